@@ -11,6 +11,8 @@ from foveal.cli import main
 
 
 class Result(NamedTuple):
+    """Exit status and output of a command that ran in this process."""
+
     returncode: int
     stdout: str
     stderr: str
@@ -18,9 +20,12 @@ class Result(NamedTuple):
 
 @pytest.fixture
 def run(capsys):
-    """Return a function that runs a command in this process, where torch is already imported."""
+    """Return a function that runs a command in this process, where torch is already imported.
 
-    def call(*arguments: str | Path) -> Result:
+    The function returns the exit status and the output, also if the command fails.
+    """
+
+    def run_command(*arguments: str | Path) -> Result:
         capsys.readouterr()
         status = 0
         try:
@@ -29,7 +34,7 @@ def run(capsys):
             status = stop.code if isinstance(stop.code, int) else 0
         return Result(status, *capsys.readouterr())
 
-    return call
+    return run_command
 
 
 @pytest.fixture(scope="session")

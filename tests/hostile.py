@@ -7,30 +7,39 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-# Valid names of files and folders.
+IMAGE_TAG = "<img src=x onerror=ran()>"  # in a browser, it calls the function `ran`
+SVG_AFTER_QUOTES = "'\"><svg onload=ran()>"
+TEMPLATE = "{{ 7*7 }}{% raw %}${ran()}"
+CONTROL_CHARACTERS = "\u202egnp.\x1b[31m\x07red"
+TWO_LINES = "two\nlines"
+NOT_UTF_8 = os.fsdecode(b"caf\xe9")
+SCRIPT_TAG = "</title><script>ran()</script>"
+EXTERNAL_SCRIPT = "<script src=//example.org/x.js></script>"
+
+# Names that are valid for files and folders.
 NAMES = (
-    "<img src=x onerror=ran()>",
-    "'\"><svg onload=ran()>",
+    IMAGE_TAG,
+    SVG_AFTER_QUOTES,
     "javascript:ran()",
-    "{{ 7*7 }}{% raw %}${ran()}",
-    "\u202egnp.\x1b[31m\x07red",
-    "two\nlines",
+    TEMPLATE,
+    CONTROL_CHARACTERS,
+    TWO_LINES,
     "=cmd()",
     "[bold]rich[",
     "$x^$ _hidden_ \\input{x}",
-    os.fsdecode(b"caf\xe9"),
+    NOT_UTF_8,
 )
-# Also texts that cannot be names of files.
+# The same names, and texts that cannot be names of files.
 TEXTS = (
     *NAMES,
-    "</title><script>ran()</script>",
-    "<script src=//example.org/x.js></script>",
+    SCRIPT_TAG,
+    EXTERNAL_SCRIPT,
     "x" * 9999,
 )
 
 
 def write_images(folder: Path, names: Sequence[str], size: int = 28) -> list[Path]:
-    """Write a different PNG for each name into a folder; return the paths."""
+    """Write one PNG per name into a folder, each with different pixels; return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(list(os.fsencode(Path(*folder.parts[-2:]))))
     paths = [folder / f"{name}.png" for name in names]
@@ -42,5 +51,5 @@ def write_images(folder: Path, names: Sequence[str], size: int = 28) -> list[Pat
 
 
 def is_plain(text: str) -> bool:
-    """Return whether text is lines of printable characters in valid Unicode."""
+    """Return whether a text consists of printable characters and line breaks only."""
     return all(line.isprintable() for line in text.split("\n"))

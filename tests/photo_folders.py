@@ -7,18 +7,30 @@ from PIL import Image
 
 
 def write_photos(folder: Path, counts: dict[str, int], side: int = 20) -> Path:
-    """Write square noise images, brighter in every second class; return the folder."""
+    """Write noise images, brighter in every second class; return the folder.
+
+    Args:
+        folder: created, with a subfolder per class.
+        counts: number of images per class.
+        side: side of the square images in pixels.
+    """
     rng = np.random.default_rng(0)
-    for level, (name, count) in enumerate(counts.items()):
+    for class_index, (name, count) in enumerate(counts.items()):
         (folder / name).mkdir(parents=True)
         for index in range(count):
-            pixels = (rng.random((side, side, 3)) * 99 + 140 * (level % 2)).astype("uint8")
+            pixels = (rng.random((side, side, 3)) * 99 + 140 * (class_index % 2)).astype("uint8")
             Image.fromarray(pixels).save(folder / name / f"{index}.png")
     return folder
 
 
 def write_noise(folder: Path, count: int, shape: tuple[int, ...]) -> Path:
-    """Write noise images (H, W) or (H, W, 3), `count` per class and split; return the folder."""
+    """Write noise images of two classes, in folders train and val; return the folder.
+
+    Args:
+        folder: created.
+        count: number of images per class and split.
+        shape: (H, W) of grey or (H, W, 3) of colour images.
+    """
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         for name in ("a", "b"):
@@ -30,7 +42,10 @@ def write_noise(folder: Path, count: int, shape: tuple[int, ...]) -> Path:
 
 
 def write_halves(folder: Path, count: int, seed: int = 0) -> Path:
-    """Write photographs of three shapes, red on the left or on the right; return the folder."""
+    """Write `count` photographs per class, red in the left or the right half; return the folder.
+
+    The classes are named `left` and `right`, and the photographs have three different shapes.
+    """
     rng = np.random.default_rng(seed)
     for name in ("left", "right"):
         (folder / name).mkdir(parents=True)

@@ -25,6 +25,8 @@ BOUNDARY = "boundary-of-the-tests"
 
 
 class Reply(NamedTuple):
+    """The response of the server; the names of its headers are in lower case."""
+
     status: int
     headers: dict[str, str]
     body: bytes
@@ -35,6 +37,8 @@ class Reply(NamedTuple):
 
 
 class Address(NamedTuple):
+    """The address of a server on this machine, with methods that send requests to it."""
+
     port: int
 
     @property
@@ -44,7 +48,7 @@ class Address(NamedTuple):
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: dict | None = None
     ) -> Reply:
-        """Send one request unchanged; the path is not normalised."""
+        """Send one request; its path is sent as it is, without normalisation."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         try:
             connection.request(method, path, body, headers or {})
@@ -79,25 +83,34 @@ class Address(NamedTuple):
     def explain(
         self, *files: bytes, name: str = "digit.png", headers: dict | None = None, **fields: Any
     ) -> Reply:
-        """Request explanations of files with a form."""
+        """Send image files to `/v1/explain`; further keywords are fields of the form."""
         body = form({"model": "mnist-focus", **fields}, [(name, data) for data in files])
-        kind = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
-        return self.request("POST", "/v1/explain", body, {**kind, **(headers or {})})
+        content_type = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
+        return self.request("POST", "/v1/explain", body, {**content_type, **(headers or {})})
 
 
 def form(fields: dict[str, Any], files: Sequence[tuple[str, bytes]]) -> bytes:
+    """Return the body of a multipart form.
+
+    Args:
+        fields: values by the name of their field.
+        files: name and content of each image file.
+    """
     parts = [
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode()
         for key, value in fields.items()
     ]
     for name, data in files:
-        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="{name}"'
-        parts.append(head.encode() + b"\r\nContent-Type: image/png\r\n\r\n" + data + b"\r\n")
+        header = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="{name}"'
+        parts.append(header.encode() + b"\r\nContent-Type: image/png\r\n\r\n" + data + b"\r\n")
     return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 300) -> None:
-    """Wait until a condition holds; the time limit is for a server that hangs, not a slow one."""
+    """Wait until a condition holds.
+
+    The limit is so long that only a server that hangs exceeds it, and not a slow one.
+    """
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"the condition does not hold after {seconds:g} s"
@@ -108,7 +121,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 300) -> None:
 def running_server(
     *models: str, limits: Limits = Limits(), credentials: Credentials | None = None
 ) -> Iterator[Address]:
-    """Serve models from a thread until the context ends."""
+    """Serve models, by default mnist-focus, from a thread until the context ends."""
     app = build_app(Models(models or ("mnist-focus",)), limits, credentials)
     listener = listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn_config(app, limits))
@@ -131,6 +144,7 @@ def digits(count: int) -> tuple[np.ndarray, list[str]]:
 
 
 def encode_image(pixels: np.ndarray, folder: Path, kind: str = "png") -> bytes:
+    """Return the content of an image file, whose format is given by its extension `kind`."""
     path = folder / f"picture.{kind}"
     Image.fromarray(pixels).save(path)
     return path.read_bytes()

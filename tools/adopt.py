@@ -1,4 +1,7 @@
-"""Addition of finished runs to the zoo, after evaluation on their test sets.
+"""Addition of finished runs to the zoo, the trained models that are shipped with Foveal.
+
+The figures (values of metrics) on the test set are written to the card, the description of a model
+in its folder.
 
 Models already in the zoo are evaluated again, for instance with a new judge.
 
@@ -35,17 +38,19 @@ def adopt(run: Path) -> None:
     is_small = (
         Ability.GIVEN_KEYPOINTS in model.abilities or isinstance(model, SmallCNN)
     ) and not has_backbone
-    limit = MEGABYTE if is_small else 8 * MEGABYTE
+    max_bytes = MEGABYTE if is_small else 8 * MEGABYTE
     if Ability.CROPS in model.abilities:
-        limit = 3 * MEGABYTE
+        max_bytes = 3 * MEGABYTE
     with tempfile.TemporaryDirectory() as scratch:
         folder, copy = run, Path(scratch) / name
         card.setdefault("weights", "float32")
         if is_large(run / WEIGHTS, shipped_weights(model)) and copy_halved(run, copy, data):
             folder, card["weights"] = copy, zoo.card(copy)["weights"]
         weights = (folder / WEIGHTS).read_bytes()
-        if len(weights) > limit:
-            raise SystemExit(f"The weights of {name} have {len(weights):,} bytes, above {limit:,}.")
+        if len(weights) > max_bytes:
+            raise SystemExit(
+                f"The weights of {name} have {len(weights):,} bytes, above {max_bytes:,}."
+            )
         card[DIGEST] = weights_digest(folder / WEIGHTS)
         figures = {**evaluate_on(str(folder), data), "model": name}
     target = ZOO / name

@@ -28,10 +28,12 @@ def is_implied(graph: dict[str, set[str]], source: str, target: str) -> bool:
 def picture() -> str:
     """Return the import graph of the package as SVG."""
     graph = by_part(edges(ROOT / "src" / "foveal"))
-    # The first two import every part, and every part imports the third.
+    # The package and `__main__` import every part, and every part imports `foundation`.
     hidden = {"", "__main__", "foundation"}
     boxes = {}
-    layers = [[p for p in sorted(layer) if p in graph and p not in hidden] for layer in LAYERS]
+    layers = [
+        [part for part in sorted(layer) if part in graph and part not in hidden] for layer in LAYERS
+    ]
     layers = [layer for layer in reversed(layers) if layer]
     max_width = max(len(layer) for layer in layers)
     for row, layer in enumerate(layers):

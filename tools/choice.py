@@ -8,7 +8,8 @@ from foveal.metrics.registry import column_of
 from foveal.models import MODELS
 
 PHOTOGRAPHS = {"clothing": "Photographs of garments", "pcb": "Photographs of circuit boards"}
-# Models for comparison, and models that are not classifiers.
+# Parts of the names of models that are not in the table: those only for comparison, and those that
+# are not classifiers.
 EXCLUDED = ("published", "judge", "saliency")
 KEYS = ("accuracy", "evidence_fraction", "macs")
 MIN_FOLLOWING = 0.5  # minimum fraction of predictions that follow the pixels, or the positions
@@ -36,11 +37,15 @@ def _belongs_to(name: str, data: str) -> bool:
 
 
 def _row(card: dict[str, Any]) -> str:
-    cells = [f"`{card['model']}`", *(column_of(key).cell(card) for key in KEYS), trust(card)]
+    cells = [
+        f"`{card['model']}`",
+        *(column_of(key).cell(card) for key in KEYS),
+        trust_summary(card),
+    ]
     return "| " + " | ".join(cells) + " |"
 
 
-def trust(card: dict[str, Any]) -> str:
+def trust_summary(card: dict[str, Any]) -> str:
     """Return a verbal summary of a card's figures on the model's explanation."""
     kind = zoo.card(card["model"])["recipe"]["model"]["name"]
     if kind == "glimpse":
@@ -50,7 +55,7 @@ def trust(card: dict[str, Any]) -> str:
         )
     if "content_following" in card:
         pixels, positions = card["content_following"], card["position_following"]
-        following = (
+        summary = (
             f"{pixels:.1%} of its predictions follow the pixels, {positions:.1%} the positions"
         )
         if positions >= MIN_FOLLOWING:
@@ -58,17 +63,17 @@ def trust(card: dict[str, Any]) -> str:
                 f"no: {positions:.1%} of its predictions follow the positions, "
                 "whatever the patches show"
             )
-        return f"yes: {following}" if pixels > MIN_FOLLOWING else f"in part: {following}"
+        return f"yes: {summary}" if pixels > MIN_FOLLOWING else f"in part: {summary}"
     if "uniform_attention_accuracy" in card:
         uniform_drop = card["accuracy"] - card["uniform_attention_accuracy"]
         shuffled_drop = card["accuracy"] - card["shuffled_attention_accuracy"]
         verdict, qualifier = ("in part", "") if uniform_drop >= MIN_DROP else ("hardly", "only ")
-        other = f"with those of another image {100 * shuffled_drop:.1f}"
+        with_shuffled_maps = f"with those of another image {100 * shuffled_drop:.1f}"
         if uniform_drop <= 0:
-            return f"{verdict}: with uniform maps it loses no accuracy, {other} points"
+            return f"{verdict}: with uniform maps it loses no accuracy, {with_shuffled_maps} points"
         return (
             f"{verdict}: with uniform maps it loses {qualifier}{100 * uniform_drop:.1f} points of "
-            f"accuracy, {other}"
+            f"accuracy, {with_shuffled_maps}"
         )
     if MODELS[kind].evidence_kind == "maps":
         return "its maps sum the weights of many windows: treat them like a post-hoc explanation"

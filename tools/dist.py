@@ -37,12 +37,18 @@ def sdist_faults(sdist: Path) -> list[str]:
     """Return the faults of a source distribution: repeated weights or missing build files."""
     with tarfile.open(sdist) as archive:
         names = [member.name.partition("/")[2] for member in archive if member.isfile()]
-    weights = Counter("/".join(Path(n).parts[-2:]) for n in names if n.endswith(".safetensors"))
+    weights = Counter(
+        "/".join(Path(name).parts[-2:]) for name in names if name.endswith(".safetensors")
+    )
     faults = [
-        f"{sdist.name}: {name} is contained {n} times" for name, n in weights.items() if n > 1
+        f"{sdist.name}: {name} is contained {count} times"
+        for name, count in weights.items()
+        if count > 1
     ]
     required = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff"}
-    required |= {f"src/foveal/{n}" for n in required_files() if not n.startswith("recipes/")}
+    required |= {
+        f"src/foveal/{name}" for name in required_files() if not name.startswith("recipes/")
+    }
     required |= {name for name in required_files() if name.startswith("recipes/")}
     return faults + [f"{sdist.name}: {name} is missing" for name in sorted(required - set(names))]
 

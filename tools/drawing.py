@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from html import escape
 
-COLUMN, ROW, WIDTH, HEIGHT = 168, 84, 132, 52
+# In pixels: distances between the centres of columns and of rows, size of a box, outer margin.
+COLUMN, ROW, WIDTH, HEIGHT, MARGIN = 168, 84, 132, 52, 8
 FILLS = {  # by kind of box
     "data": "#E8EBEE",
     "learned": "#CFE6F7",
@@ -16,23 +17,26 @@ LINE, INK = "#7A8794", "#222222"
 
 @dataclass(frozen=True)
 class Box:
-    """A box of a picture: position, text and kind."""
+    """A box of a picture: its position in columns and rows, its text and its kind."""
 
     column: float
     row: float
     text: str  # lines separated by |
-    kind: str = "learned"
+    kind: str = "learned"  # a key of FILLS
 
     @property
     def centre(self) -> tuple[float, float]:
         """Position of the centre, in pixels from the top left."""
-        return 8 + WIDTH / 2 + self.column * COLUMN, 8 + HEIGHT / 2 + self.row * ROW
+        return (
+            MARGIN + WIDTH / 2 + self.column * COLUMN,
+            MARGIN + HEIGHT / 2 + self.row * ROW,
+        )
 
 
 def draw(boxes: dict[str, Box], arrows: list[tuple[str, str]], title: str) -> str:
     """Return an SVG picture of boxes and arrows between them."""
-    width = max(box.centre[0] for box in boxes.values()) + WIDTH / 2 + 8
-    height = max(box.centre[1] for box in boxes.values()) + HEIGHT / 2 + 8
+    width = max(box.centre[0] for box in boxes.values()) + WIDTH / 2 + MARGIN
+    height = max(box.centre[1] for box in boxes.values()) + HEIGHT / 2 + MARGIN
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
         f'width="{width:g}" height="{height:g}" role="img" '
@@ -53,9 +57,11 @@ def _arrow(source: Box, target: Box) -> str:
     right, down = target.column - source.column, target.row - source.row
     if down == 0 or 0 < abs(down) <= 1 <= right:
         side = WIDTH / 2 if x2 > x1 else -WIDTH / 2
-        # Vertical first for arrows from the first column that pass other boxes.
-        bend = source.column == 0 and right >= 2
-        start = f"{x1:g} {y1 + HEIGHT / 2:g}V{y2:g}" if bend else f"{x1 + side:g} {y1:g}"
+        # An arrow from the first column starts vertically if it would cross other boxes.
+        starts_vertically = source.column == 0 and right >= 2
+        start = (
+            f"{x1:g} {y1 + HEIGHT / 2:g}V{y2:g}" if starts_vertically else f"{x1 + side:g} {y1:g}"
+        )
         end = f"{x2 - side:g} {y2:g}"
     else:
         side = HEIGHT / 2 if y2 > y1 else -HEIGHT / 2

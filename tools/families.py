@@ -1,4 +1,7 @@
-"""Pictures of the architecture of each model family: docs/images/family-NAME.svg."""
+"""Pictures of the architecture of each model family: docs/images/family-NAME.svg.
+
+Each picture is a title, its boxes by key, and its arrows as (source, target) pairs of keys.
+"""
 
 from pathlib import Path
 
@@ -14,6 +17,7 @@ CLASSIFY_ARROWS = [("patches", "classifier"), ("classifier", "logits")]
 
 
 def _focus(detector: Box, keypoints: str, extra: dict[str, Box] | None = None) -> dict[str, Box]:
+    """Return the boxes of a model that classifies patches at a detector's keypoints."""
     return {
         "image": IMAGE,
         "detector": detector,

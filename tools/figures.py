@@ -1,4 +1,6 @@
-"""Tables and pictures of README and docs, from the zoo's cards and benchmark results.
+"""Tables and pictures of README and docs, from the cards of the zoo and benchmark results.
+
+The zoo is the set of shipped models; the card of a model holds its figures, the values of metrics.
 
     python tools/figures.py
 
@@ -78,8 +80,8 @@ def accuracy_table() -> str:
         cells = [column_of("accuracy").cell(figures(f"{data}-{kind}")) for data in DATASETS]
         if set(cells) == {"–"}:
             continue
-        strong = kind in ("focus", "focus-plain", "focus-wide", "corners", "corners-wide")
-        cells = [f"**{cell}**" if strong and cell != "–" else cell for cell in cells]
+        is_bold = kind in ("focus", "focus-plain", "focus-wide", "corners", "corners-wide")
+        cells = [f"**{cell}**" if is_bold and cell != "–" else cell for cell in cells]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -103,10 +105,10 @@ def cards_table(keys: Sequence[str], kinds: Sequence[str]) -> str:
 
 def meanings_table(columns: Sequence[Column], with_keys: bool = False) -> str:
     """Return the headings, meanings and directions of figures."""
-    headings = ["figure", *["key"] * with_keys, "what it is", "better"]
+    headings = ["figure", *(["key"] if with_keys else []), "what it is", "better"]
     lines = [headings, ["---"] * len(headings)]
     for column in columns:
-        key = [f"`{column.key}`"] * with_keys
+        key = [f"`{column.key}`"] if with_keys else []
         lines.append([column.heading, *key, column.meaning, column.direction])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -142,10 +144,10 @@ def attention_table() -> str:
 def cost_table() -> str:
     """Return the results of performance/attention.py and experiments/seeds.py in benchmarks/."""
     lines = []
-    cost, seeds = (
+    costs, seeds = (
         report_tables.load_results(RESULTS / f"{name}.json") for name in ("attention", "seeds")
     )
-    if cost:
+    if costs:
         macs, latency = column_of("macs"), column_of("latency_ms")
         lines += [
             f"| | {macs.heading} | {latency.heading} | training images/s |",
@@ -153,12 +155,12 @@ def cost_table() -> str:
             *(
                 f"| `{name}` | {macs.cell(row)} | {latency.cell(row)} "
                 f"| {row['trained_images_per_second']} |"
-                for name, row in cost.items()
+                for name, row in costs.items()
                 if name in ATTENTION
             ),
-            f"\nMeasured in alternation, attention is {cost['latency_ratio'] - 1:.1%} slower "
-            f"(median ratio of {cost['rounds']} rounds; {cost['machine']}, "
-            f"`python benchmarks/performance/attention.py --rounds {cost['rounds']}`). The "
+            f"\nMeasured in alternation, attention is {costs['latency_ratio'] - 1:.1%} slower "
+            f"(median ratio of {costs['rounds']} rounds; {costs['machine']}, "
+            f"`python benchmarks/performance/attention.py --rounds {costs['rounds']}`). The "
             "latencies of the other attention table come from another run: compare only within a "
             "table.",
         ]
@@ -236,9 +238,9 @@ def few_labels_table() -> str:
         f"| {results['labels']} labels, {results['draws']} draws | mean | spread | each draw |",
         "|---|---:|---:|---|",
         *(
-            f"| {way} | {_percent(row['mean'])} | ± {_percent(row['spread'])} "
+            f"| {variant} | {_percent(row['mean'])} | ± {_percent(row['spread'])} "
             f"| {', '.join(map(_percent, row['accuracies']))} |"
-            for way, row in results["ways"].items()
+            for variant, row in results["ways"].items()
         ),
     ]
     return "\n".join(lines)
@@ -271,7 +273,12 @@ def fill(text: str) -> str:
     for name, table in TABLES.items():
         pattern = rf"(<!-- figures:{name} -->\n).*?(<!-- end -->)"
         content = table()
-        text = re.sub(pattern, lambda m, t=content: f"{m[1]}\n{t}\n\n{m[2]}", text, flags=re.DOTALL)
+        text = re.sub(
+            pattern,
+            lambda match, content=content: f"{match[1]}\n{content}\n\n{match[2]}",
+            text,
+            flags=re.DOTALL,
+        )
     return text
 
 

@@ -10,9 +10,9 @@ Latencies are kept, because they do not depend on the precision on disk
 (`benchmarks/performance/latency.py` measures them). Judges are skipped unless they are
 listed, because the cards of other models contain their results, which are then measured again.
 
-All figures take minutes per model. With --answers-only, only the accuracy or the reconstruction
-error is measured again; the other figures keep their single-precision values, which differed by at
-most 0.2 points wherever both were measured.
+Measuring all figures takes minutes per model. With --answers-only, only the accuracy or the
+reconstruction error is measured again; the other figures keep their single-precision values, which
+differed by at most 0.2 points wherever both were measured.
 """
 
 import argparse
@@ -48,14 +48,19 @@ from foveal.models import ImageModel
 from foveal.models.abilities import Ability
 from foveal.models.weights import SCALE, as_difference, shipped_weights
 
-MIN_BYTES = 100_000  # of a file of weights to convert
-MIN_UNCHANGED = 0.999  # fraction of the predictions
+MIN_BYTES = 100_000  # files of weights up to this size are not converted
+MIN_UNCHANGED = 0.999  # minimum fraction of unchanged predictions
 PIXEL_TOLERANCE = 1 / 255  # maximum difference of a reconstructed pixel
 BATCH = 500
 
 
 def halve(weights: Path, shipped: dict[str, Tensor]) -> None:
-    """Rewrite a file of weights in half precision, and differences from bundled ones in 8 bits."""
+    """Rewrite a file of weights in half precision, and kernels as differences in 8 bits.
+
+    Args:
+        weights: the file.
+        shipped: weights included in Foveal from which the kernels were fine-tuned, by name.
+    """
     state = load_file(weights)
     for key in [key for key in state if not key.endswith(SCALE)]:
         if is_difference(key, state, shipped):
@@ -66,18 +71,18 @@ def halve(weights: Path, shipped: dict[str, Tensor]) -> None:
 
 
 def is_difference(key: str, state: dict[str, Tensor], shipped: dict[str, Tensor]) -> bool:
-    """Return whether a weight is stored as a difference, as large kernels are."""
+    """Return whether a weight is to be stored as a difference: only kernels of convolutions are."""
     return key in shipped and state[key].is_floating_point() and state[key].ndim == 4
 
 
 def is_large(weights: Path, shipped: dict[str, Tensor]) -> bool:
     """Return whether a file of weights is large and can be reduced."""
     state = load_file(weights)
-    single = any(
+    has_float32 = any(
         value.dtype == torch.float32 and not key.endswith(SCALE) for key, value in state.items()
     )
-    wide = single or any(is_difference(key, state, shipped) for key in state)
-    return wide and weights.stat().st_size > MIN_BYTES
+    is_reducible = has_float32 or any(is_difference(key, state, shipped) for key in state)
+    return is_reducible and weights.stat().st_size > MIN_BYTES
 
 
 def predictions_of(model: ImageModel, data: str) -> Tensor:
@@ -97,6 +102,7 @@ def predictions_of(model: ImageModel, data: str) -> Tensor:
 
 
 def _large_predictions(model: ImageModel, test: ImageSet[LargeImages]) -> Tensor:
+    """Return the class of each task, or the labels of a task with several labels per image."""
     observed = observe_all(model, test.images, 16)
     assert observed.task_logits is not None
     tasks = zip(observed.task_logits.unbind(1), test.of(model.tasks).tasks.values(), strict=True)
@@ -108,9 +114,10 @@ def _large_predictions(model: ImageModel, test: ImageSet[LargeImages]) -> Tensor
 
 
 def unchanged_fraction(before: Tensor, after: Tensor) -> float:
-    """Return the fraction of N equal predictions; reconstructions may differ by 1 of 255 levels."""
-    same = (before - after).abs() <= (PIXEL_TOLERANCE if before.is_floating_point() else 0)
-    return float(same.flatten(1).all(dim=1).float().mean())
+    """Return the fraction of N predictions that are equal; pixels may differ by 1 of 255 levels."""
+    tolerance = PIXEL_TOLERANCE if before.is_floating_point() else 0
+    is_equal = (before - after).abs() <= tolerance
+    return float(is_equal.flatten(1).all(dim=1).float().mean())
 
 
 def copy_halved(folder: Path, copy: Path, data: str) -> bool:
@@ -137,7 +144,7 @@ def copy_halved(folder: Path, copy: Path, data: str) -> bool:
 
 
 def halve_model(name: str, answers_only: bool) -> bool:
-    """Convert a model's weights and rewrite its card if possible; return whether it was done."""
+    """Convert a model's weights and rewrite its card if possible; return whether it was."""
     folder, card = zoo.folder(name), zoo.card(name)
     if not is_large(folder / WEIGHTS, shipped_weights(zoo.load(folder))):
         return False

@@ -11,8 +11,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "licences.md"
 MARK = "<!-- table -->\n"
-INTERNAL = ("all", "dev", "docs", "dist")  # for developers only, or lists of other extras
-# Licences that the metadata give as full text or not at all, from the projects' own files.
+INTERNAL = ("all", "dev", "docs", "dist")  # extras for developers only, or lists of other extras
+# Licences of packages whose metadata contain the full text or nothing, from the packages' own
+# files.
 LICENCES_FROM_FILES = {
     "openslide-bin": "LGPL-2.1 (with libraries of other licences)",
     "quantus": "GPL-3.0-or-later",
@@ -45,7 +46,9 @@ def licence(package: str) -> str:
     if expression := about.get("License-Expression"):
         return expression
     classifiers = [
-        c.rpartition(" :: ")[2] for c in about.get_all("Classifier") or [] if "License" in c
+        classifier.rpartition(" :: ")[2]
+        for classifier in about.get_all("Classifier") or []
+        if "License" in classifier
     ]
     if classifiers:
         return ", ".join(classifiers)

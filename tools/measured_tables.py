@@ -50,10 +50,10 @@ def predict_table(results: Results) -> str:
         *(f"| {label} | {rate:,.0f} |" for label, rate in rows),
         f"\nThe local engine reaches {results['local_share_of_slower']:.0%} of its slower part.",
     ]
-    broken = results["spoilt"]
+    truncated = results["spoilt"]
     lines.append(
-        f"With {broken['spoilt']} of the files truncated, {broken['rows_with_an_error']} rows have "
-        f"an error and the other {broken['rows_as_before']:,} are unchanged."
+        f"With {truncated['spoilt']} of the files truncated, {truncated['rows_with_an_error']} "
+        f"rows have an error and the other {truncated['rows_as_before']:,} are unchanged."
     )
     return "\n".join(lines)
 
@@ -90,7 +90,7 @@ def photo_folds_table(results: Results) -> str:
 
 def scale_table(results: Results) -> str:
     """Return the single-machine measurements behind docs/scale.md."""
-    decoding, listing, adding = results["decoding"], results["listing"], results["adding_up"]
+    decoding, listing, all_reduce = results["decoding"], results["listing"], results["adding_up"]
     rows = [
         (
             f"decoding and shrinking a photo of {results['photo_bytes'] / 1e3:.0f} KB",
@@ -111,7 +111,9 @@ def scale_table(results: Results) -> str:
         ),
         (
             "all-reduce of the gradients of `cifar10-focus-plain` (gloo, on one machine)",
-            ", ".join(f"{key.split('_')[2]} processes {ms:.1f} ms" for key, ms in adding.items()),
+            ", ".join(
+                f"{key.split('_')[2]} processes {ms:.1f} ms" for key, ms in all_reduce.items()
+            ),
         ),
     ]
     lines = [
@@ -191,11 +193,12 @@ def highres_table(results: Results) -> str:
 
 
 def _cost(row: Results) -> str:
+    """Return a row's latency, multiply-adds and memory; only multiply-adds if it was not run."""
     macs = row["macs"] / 1e9
-    counted = f"{macs:,.0f} G" if macs >= 10 else f"{macs:.2f} G"
+    macs_text = f"{macs:,.0f} G" if macs >= 10 else f"{macs:.2f} G"
     if "latency_ms" not in row:
-        return f"– ({counted})"
-    return f"{row['latency_ms']:,.0f} ({counted}, {row['memory_mb']:,.0f} MB)"
+        return f"– ({macs_text})"
+    return f"{row['latency_ms']:,.0f} ({macs_text}, {row['memory_mb']:,.0f} MB)"
 
 
 def highres_accuracy_table(results: Results) -> str:
@@ -231,7 +234,8 @@ def selection_table(results: Results) -> str:
     return "\n".join(lines)
 
 
-# Results as published; those of IPS are from its published training logs.
+# Published results of other projects: name, patches, epochs, and the accuracies of four tasks.
+# Those of IPS are from its training logs.
 IPS = ("IPS (Bergner et al. 2023)", "100 of 50×50, out of 900 that are all encoded", 150)
 SAMPLING = ("attention sampling (Katharopoulos & Fleuret 2019)", "10 of 50×50", "–")
 PEERS = ((*IPS, 0.991, 0.937, 0.927, 0.819), (*SAMPLING, "about 80%", None, None, None))
@@ -253,8 +257,8 @@ def megapixel_table() -> str:
         "|---|---|---:|" + "---:|" * 5,
     ]
     for name, evidence, epochs, *values in rows:
-        exact = [value for value in values if isinstance(value, float)]
-        mean = sum(exact) / 4 if len(exact) == 4 else None
+        known_values = [value for value in values if isinstance(value, float)]
+        mean = sum(known_values) / 4 if len(known_values) == 4 else None
         cells = (_cell(value) for value in (*values, mean))
         lines.append(f"| {name} | {evidence} | {epochs} | " + " | ".join(cells) + " |")
     seeds = load_results(RESULTS / "megapixel_seeds.json")
@@ -262,9 +266,8 @@ def megapixel_table() -> str:
         tasks = [seeds["tasks"][task] for task in (*model["tasks"], "mean")]
         cells = (f"{task['mean']:.1%} ± {task['spread']:.1%}" for task in tasks)
         label = f"… mean ± standard deviation of {seeds['seeds']} seeds"
-        lines.insert(
-            3, f"| {label} | {patches} | {card['epoch'] + 1} | " + " | ".join(cells) + " |"
-        )
+        mean_row = f"| {label} | {patches} | {card['epoch'] + 1} | " + " | ".join(cells) + " |"
+        lines.insert(3, mean_row)  # below the row of the zoo's model
     return "\n".join(lines)
 
 

@@ -25,7 +25,9 @@ def main() -> None:
     rows = figure.subplots(len(names), COLUMNS, squeeze=False)
     for row, name in zip(rows, names, strict=True):
         images = load_images(SOURCES[name.split("-")[0]], "test")
-        indices = torch.stack([(images.labels == c).nonzero()[0, 0] for c in range(COLUMNS)])
+        indices = torch.stack(
+            [(images.labels == label).nonzero()[0, 0] for label in range(COLUMNS)]
+        )
         explanation = zoo.load(name).explain(images.images[indices].float() / 255)
         for index, axes in enumerate(row):
             draw_image(axes, explanation[index], numbers=False)

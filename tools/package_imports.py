@@ -1,4 +1,7 @@
-"""Import graph of the package, read from its syntax trees, and the layers it must respect."""
+"""Import graph of the package, read from its syntax trees, and the layers that it must respect.
+
+A part is a top-level package or module of Foveal, such as `models`.
+"""
 
 import ast
 import graphlib
@@ -37,7 +40,9 @@ def module_name(path: Path, root: Path) -> str:
 def imported_modules(tree: ast.Module, module: str, modules: Mapping[str, Path]) -> Iterator[str]:
     """Yield the modules of the package that a syntax tree imports, at any depth."""
     package = (
-        module if any(m.startswith(f"{module}.") for m in modules) else module.rpartition(".")[0]
+        module
+        if any(name.startswith(f"{module}.") for name in modules)
+        else module.rpartition(".")[0]
     )
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -47,8 +52,8 @@ def imported_modules(tree: ast.Module, module: str, modules: Mapping[str, Path])
         elif isinstance(node, ast.ImportFrom):
             source = node.module or ""
             if node.level:
-                above = package.split(".")[: len(package.split(".")) - node.level + 1]
-                source = ".".join(["foveal", *filter(None, above), *filter(None, [source])])
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                source = ".".join(["foveal", *filter(None, parents), *filter(None, [source])])
             if source.split(".")[0] == "foveal":
                 source = source.removeprefix("foveal").strip(".")
                 for alias in node.names:
@@ -66,7 +71,7 @@ def edges(root: Path) -> dict[str, set[str]]:
     }
 
 
-def upward(graph: Graph) -> list[str]:
+def upward_imports(graph: Graph) -> list[str]:
     """Return each import that points to a higher layer, as text."""
     return [
         f"{module or 'foveal'} imports {other or 'foveal'}"
@@ -76,7 +81,7 @@ def upward(graph: Graph) -> list[str]:
     ]
 
 
-def circle(graph: Graph) -> list[str] | None:
+def find_cycle(graph: Graph) -> list[str] | None:
     """Return modules that form an import cycle, or None."""
     try:
         graphlib.TopologicalSorter(graph).prepare()
@@ -90,5 +95,5 @@ def by_part(graph: Graph) -> dict[str, set[str]]:
     parts: dict[str, set[str]] = {}
     for module, others in graph.items():
         part = module.split(".")[0]
-        parts.setdefault(part, set()).update(o.split(".")[0] for o in others)
+        parts.setdefault(part, set()).update(other.split(".")[0] for other in others)
     return {part: others - {part} for part, others in parts.items()}

@@ -24,8 +24,8 @@ def rows_table(data: str, results: Results) -> str:
         "|---|---:|---:|---:|---:|---:|",
     ]
     for row in results[data]["rows"]:
-        focus = row["row"].startswith("focus")
-        frozen = row[("frozen" if focus else "linear") + balanced]
+        is_focus = row["row"].startswith("focus")
+        frozen = row[("frozen" if is_focus else "linear") + balanced]
         tuned = _interval(row["tuned" + balanced])
         lines.append(
             f"| {_name(row)} | {tuned} | {100 * frozen['value']:.1f} | {row['macs'] / 1e6:,.0f} "
@@ -46,10 +46,10 @@ def gains_table(results: Results) -> str:
         for row in figures["rows"]:
             if "tuned_gain" in row:
                 cells = [f"`{data}`, {row['row']}"]
-                for how in ("tuned", "frozen"):
-                    value, whole = row[how + balanced], row[f"{how}_whole"]
-                    cells += [f"{100 * value['value']:.1f}", f"{100 * whole['value']:.1f}"]
-                    cells.append(_interval(row[f"{how}_gain"], signed=True))
+                for stage in ("tuned", "frozen"):
+                    value, whole_image = row[stage + balanced], row[f"{stage}_whole"]
+                    cells += [f"{100 * value['value']:.1f}", f"{100 * whole_image['value']:.1f}"]
+                    cells.append(_interval(row[f"{stage}_gain"], signed=True))
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -60,7 +60,7 @@ def crop_selection_table(results: Results) -> str:
     lines = ["| selection of 8 crops | frozen | tuned |", "|---|---:|---:|"]
     for name, description in SELECTIONS.items():
         if name in rows:
-            frozen, tuned = (_interval(rows[name][how]) for how in ("frozen", "tuned"))
+            frozen, tuned = (_interval(rows[name][stage]) for stage in ("frozen", "tuned"))
             lines.append(f"| {description} | {frozen} | {tuned} |")
     return "\n".join(lines)
 
@@ -79,16 +79,16 @@ def hits_table(results: Results) -> str:
 
 
 def _name(row: Results) -> str:
-    kind, _, rest = row["row"].partition("-")
+    kind, _, side = row["row"].partition("-")
     if kind == "focus":
         return f"crops, `{row['row']}`"
-    return f"{'whole image' if kind == 'whole' else 'attention'}, {rest} px"
+    return f"{'whole image' if kind == 'whole' else 'attention'}, {side} px"
 
 
-def _interval(value: Results, signed: bool = False) -> str:
+def _interval(interval: Results, signed: bool = False) -> str:
     sign = "+" if signed else ""
-    middle, low, high = (100 * value[end] for end in ("value", "low", "high"))
-    return f"{middle:{sign}.1f} ({low:{sign}.1f} to {high:{sign}.1f})"
+    value, low, high = (100 * interval[key] for key in ("value", "low", "high"))
+    return f"{value:{sign}.1f} ({low:{sign}.1f} to {high:{sign}.1f})"
 
 
 def _milliseconds(value: float | None) -> str:

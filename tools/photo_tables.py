@@ -18,9 +18,10 @@ from foveal.metrics.interval import Interval, bootstrap
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "photos"
 TICKS = (50, 70, 100, 150, 200, 300, 400, 500, 600, 800, 1000, 1500, 2000, 3000)
-# Other selections or heads for the same crops, at about the same cost: they are not drawn.
-OTHERS = ("distil", "greedy", "peaks", "perturbed", "tokens", "attention")
-NOT_DRAWN = (*(f"focus-8-{how}" for how in OTHERS), "focus-gumbel", "focus-2-gumbel")
+# Variants with other selections or heads, at about the same cost, are not drawn.
+VARIANTS = ("distil", "greedy", "peaks", "perturbed", "tokens", "attention")
+NOT_DRAWN = (*(f"focus-8-{variant}" for variant in VARIANTS), "focus-gumbel", "focus-2-gumbel")
+# Whether a dataset is measured by mean per-class accuracy instead of accuracy.
 BALANCED = {"deeppcb": False, "magnetic-tile": True, "clothing": True, "isic2017": True}
 
 
@@ -35,53 +36,60 @@ def rows_of(data: str) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (not row["row"].startswith("whole"), row["macs"]))
 
 
-def correct(row: dict[str, Any], how: str, labels: Tensor) -> Tensor:
+def correct(row: dict[str, Any], stage: str, labels: Tensor) -> Tensor:
     """Return which predictions (N,) are correct, as 0 or 1."""
-    return (torch.tensor([int(a) for a in row["answers"][how].split()]) == labels).double()
+    predictions = torch.tensor([int(text) for text in row["answers"][stage].split()])
+    return (predictions == labels).double()
 
 
 def at_equal_macs(macs: int, whole: list[tuple[int, Tensor]]) -> Tensor:
-    """Return the correctness (N,) of the whole image, interpolated at the log of some `macs`."""
+    """Return the correctness (N,) of the whole image, interpolated at log(`macs`).
+
+    Args:
+        macs: multiply-adds of a focus model.
+        whole: multiply-adds, ascending, and correctness (N,) of models of the whole image.
+    """
     below = [point for point in whole if point[0] <= macs] or whole[:1]
     above = [point for point in whole if point[0] >= macs] or whole[-1:]
-    (low, first), (high, second) = below[-1], above[0]
+    (low, low_correct), (high, high_correct) = below[-1], above[0]
     fraction = 0.0 if high == low else (math.log(macs) - math.log(low)) / math.log(high / low)
-    return (1 - fraction) * first + fraction * second
+    return (1 - fraction) * low_correct + fraction * high_correct
 
 
 def summary(data: str) -> dict[str, Any]:
-    """Return the figures of a dataset's rows, without its predictions."""
+    """Return the figures of a dataset's rows, without their predictions."""
     tested = read_json(RESULTS / data / "tested.json")
     labels, groups = torch.tensor(tested["labels"]), tested["groups"]
     rows = rows_of(data)
     whole = [
-        (row["macs"], {how: correct(row, how, labels) for how in ("tuned", "linear")})
+        (row["macs"], {stage: correct(row, stage, labels) for stage in ("tuned", "linear")})
         for row in rows
         if row["row"].startswith("whole")
     ]
     summaries = []
     for row in rows:
-        figures = {k: v for k, v in row.items() if k not in ("answers", "recipe", "data")}
-        for how in ("linear", "frozen", "tuned"):
-            hits = correct(row, how, labels)
+        omitted = ("answers", "recipe", "data")
+        figures = {key: value for key, value in row.items() if key not in omitted}
+        for stage in ("linear", "frozen", "tuned"):
+            is_correct = correct(row, stage, labels)
             for balanced in (False, True):
-                name = f"{how}_balanced" if balanced else how
-                interval = bootstrap(hits, labels, groups=groups, balanced=balanced)
+                name = f"{stage}_balanced" if balanced else stage
+                interval = bootstrap(is_correct, labels, groups=groups, balanced=balanced)
                 figures[name] = interval._asdict()
         if row["row"].startswith("focus") and whole:
-            for how, whole_how in (("tuned", "tuned"), ("frozen", "linear")):
-                other = at_equal_macs(
-                    row["macs"], [(macs, by_stage[whole_how]) for macs, by_stage in whole]
+            for stage, whole_stage in (("tuned", "tuned"), ("frozen", "linear")):
+                whole_correct = at_equal_macs(
+                    row["macs"], [(macs, by_stage[whole_stage]) for macs, by_stage in whole]
                 )
                 gain: Interval = bootstrap(
-                    correct(row, how, labels) - other,
+                    correct(row, stage, labels) - whole_correct,
                     labels,
                     groups=groups,
                     balanced=BALANCED[data],
                 )
-                figures[f"{how}_gain"] = gain._asdict()
-                figures[f"{how}_whole"] = bootstrap(
-                    other, labels, groups=groups, balanced=BALANCED[data]
+                figures[f"{stage}_gain"] = gain._asdict()
+                figures[f"{stage}_whole"] = bootstrap(
+                    whole_correct, labels, groups=groups, balanced=BALANCED[data]
                 )._asdict()
         summaries.append(figures)
     path = RESULTS / data / "explanations.json"
@@ -108,31 +116,43 @@ def picture(data: str, results: dict[str, Any], path: Path) -> None:
     )
     for index, (kind, label, style) in enumerate(kinds):
         rows = sorted(
-            (r for r in results["rows"] if r["row"].startswith(kind) and r["row"] not in NOT_DRAWN),
-            key=lambda r: r["macs"],
+            (
+                row
+                for row in results["rows"]
+                if row["row"].startswith(kind) and row["row"] not in NOT_DRAWN
+            ),
+            key=lambda row: row["macs"],
         )
         if not rows:
             continue
-        x = [row["macs"] / 1e6 for row in rows]
-        y = [100 * row[name]["value"] for row in rows]
-        spread = [
+        costs = [row["macs"] / 1e6 for row in rows]
+        values = [100 * row[name]["value"] for row in rows]
+        error_bars = [
             [100 * (row[name]["value"] - row[name]["low"]) for row in rows],
             [100 * (row[name]["high"] - row[name]["value"]) for row in rows],
         ]
         axes.errorbar(
-            x, y, spread, fmt=style, color=COLOURS[index], label=label, ms=5, lw=1.5, capsize=2
+            costs,
+            values,
+            error_bars,
+            fmt=style,
+            color=COLOURS[index],
+            label=label,
+            ms=5,
+            lw=1.5,
+            capsize=2,
         )
-        for row, cost, height in zip(rows, x, y, strict=True):
+        for row, cost, height in zip(rows, costs, values, strict=True):
             if kind == "focus":
                 axes.annotate(
                     row["row"], (cost, height), (7, 4), textcoords="offset points", fontsize=8
                 )
     axes.set_xscale("log")
-    costs = [row["macs"] / 1e6 for row in results["rows"]]
-    ticks = [t for t in TICKS if 0.7 * min(costs) <= t <= 1.4 * max(costs)]
+    all_costs = [row["macs"] / 1e6 for row in results["rows"]]
+    ticks = [tick for tick in TICKS if 0.7 * min(all_costs) <= tick <= 1.4 * max(all_costs)]
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
     axes.set_xticks([], minor=True)
-    axes.set_xlim(0.8 * min(costs), 1.25 * max(costs))
+    axes.set_xlim(0.8 * min(all_costs), 1.25 * max(all_costs))
     axes.set_xlabel("million multiply-adds per image", color=INK)
     axes.set_ylabel(
         "mean per-class accuracy, %" if results["balanced"] else "accuracy, %", color=INK

@@ -36,7 +36,7 @@ IMAGES, SEED = 4, 0
 LARGE = (512, 512)  # height and width for a model that accepts any size
 TENSORS = ("logits", "keypoints", "scales", "weights", "maps", "rebuilt")
 STORED_VALUES = 128  # of a tensor, at equal steps, in addition to its hash
-SAMPLE, PROBE = 200, 1000  # test and training images for the figures
+TEST_IMAGES, TRAIN_IMAGES = 200, 1000  # with which the figures are measured
 TOLERANCE = {"torch": 1e-6, "onnx": 1e-5}
 
 Pins = dict[str, Any]
@@ -81,16 +81,16 @@ def tensors_of(explanation: Explanation) -> Pins:
 
 
 def figures_of(name: str, model: ImageModel) -> Pins:
-    """Return the figures of a model on the first test images of its dataset."""
+    """Return the figures (values of metrics) of a model on the first test images of its dataset."""
     data = zoo.card(name)["recipe"]["data"]["name"]
     if Ability.IN_PART in model.abilities:
-        test, _ = with_model_classes(load_large(data, "test", limit=SAMPLE // 4), model)
+        test, _ = with_model_classes(load_large(data, "test", limit=TEST_IMAGES // 4), model)
         figures = evaluate(model, test, name=name, batch_size=16)
     else:
         options = {"size": model.inputs.sizing, "channels": model.in_channels}
         test, train = (
             load_images(data, split, **options).subset(torch.arange(count))
-            for split, count in (("test", SAMPLE), ("train", PROBE))
+            for split, count in (("test", TEST_IMAGES), ("train", TRAIN_IMAGES))
         )
         figures = evaluate(model, test, train, judge=judge_of(None, test), name=name)
     return {key: value for key, value in figures.items() if key != "latency_ms"}
@@ -99,13 +99,13 @@ def figures_of(name: str, model: ImageModel) -> Pins:
 def differences(name: str, before: Pins, after: Pins, tolerance: dict[str, float]) -> list[str]:
     """Return a line per difference above the tolerance; print the smaller differences."""
     lines = []
-    for part in after:
-        old, new = before.get(part, {}), after[part]
-        limit = tolerance[part.partition("-")[0]] if part != "figures" else tolerance["torch"]
+    for section in after:
+        old, new = before.get(section, {}), after[section]
+        limit = tolerance[section.partition("-")[0]] if section != "figures" else tolerance["torch"]
         lines += [
-            f"{name} {part} {key}: {reason}"
+            f"{name} {section} {key}: {reason}"
             for key in sorted(set(old) | set(new))
-            if (reason := difference(old.get(key), new.get(key), limit, f"{name} {part} {key}"))
+            if (reason := difference(old.get(key), new.get(key), limit, f"{name} {section} {key}"))
         ]
     return lines
 
@@ -140,15 +140,15 @@ def main() -> None:
     torch.set_num_threads(1)
     tolerance = dict.fromkeys(TOLERANCE, options.tolerance) if options.tolerance else TOLERANCE
     before = read_json(options.file) if options.check else {}
-    after, failed = {}, []
+    after, problems = {}, []
     for name in options.names:
         after[name] = pins_of(name, options.figures)
         if options.check:
-            failed += differences(name, before.get(name, {}), after[name], tolerance)
+            problems += differences(name, before.get(name, {}), after[name], tolerance)
         else:
             write_json(options.file, after)
-    if failed:
-        sys.exit("\n".join(failed))
+    if problems:
+        sys.exit("\n".join(problems))
     print(f"{len(after)} models {'are as pinned' if options.check else 'pinned'}")
 
 

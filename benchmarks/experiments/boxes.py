@@ -1,10 +1,11 @@
 """Agreement of contributions and post-hoc methods with the boxes of photographs.
 
-Uses the photos of `imagenet-val-1000` whose boxes exclude the centre of the image and cover at most
-a quarter of it: the centre, which hits five of six photos, hits none of these. Every method
-explains the logit of the label. Methods of more than ten passes explain every n-th of these photos;
-differences from the contributions are paired, over the photos that the method explained. Methods
-already in the output file are skipped: delete the file to measure all of them again.
+The contribution of a location is its exact term in a logit. The photos are those of
+`imagenet-val-1000` whose boxes exclude the centre of the image and cover at most a quarter of it:
+always pointing to the centre hits the boxes of five of six photos, but of none of these. Every
+method explains the logit of the label. Methods of more than ten passes explain every n-th of these
+photos; differences from the contributions are paired, over the photos that the method explained.
+Methods already in the output file are skipped: delete the file to measure all again.
 
     OMP_NUM_THREADS=1 FOVEAL_DATA=... python benchmarks/experiments/boxes.py [--slow-every 8]
 """
@@ -30,39 +31,39 @@ from foveal.models.abilities import Ability
 from foveal.models.contributions import CONTRIBUTIONS
 
 MODEL, DATA = "imagenet", "imagenet-val-1000"
-LAST = "backbone.top"  # layer whose spatial mean the logits are linear in
-AREA = 0.25  # maximum fraction of the image that its boxes cover
-BATCH, PIXELS = 16, 2**20
+LAST_LAYER = "backbone.top"  # the logits are a linear function of its mean over all locations
+MAX_AREA = 0.25  # maximum fraction of the image that its boxes cover
+BATCH, PIXELS = 16, 2**20  # maximum images and pixels per batch
 RESAMPLES, SEED = 10_000, 0
 FIGURES = {"hits": pointing_game, "inside": energy_inside}
 
 Explain = Callable[[ImageModel, Tensor, Tensor], Explanation]
 
 
-def by_name(method: str) -> Explain:
+def explain_by_name(method: str) -> Explain:
     """Return a function that explains by a registered method."""
     return lambda model, images, targets: explainer(method)(model, images, targets)
 
 
-def at_last_layer(method: str) -> Explain:
+def explain_at_last_layer(method: str) -> Explain:
     """Return a function that explains by a method at the last layer, after its activation."""
     return lambda model, images, targets: attribute(
-        model, images, method, targets=targets, layer=LAST
+        model, images, method, targets=targets, layer=LAST_LAYER
     )
 
 
 METHODS: dict[str, Explain] = {
-    CONTRIBUTIONS: by_name(CONTRIBUTIONS),
-    "grad-cam": by_name("grad-cam"),
-    f"grad-cam at {LAST}": at_last_layer("grad-cam"),
-    "layer-cam": by_name("layer-cam"),
-    f"layer-cam at {LAST}": at_last_layer("layer-cam"),
-    "gradient-x-input": by_name("gradient-x-input"),
-    "centre": by_name("centre"),
-    "uniform": by_name("uniform"),
-    "integrated-gradients": by_name("integrated-gradients"),
-    "occlusion": by_name("occlusion"),
-    "rise": by_name("rise"),
+    CONTRIBUTIONS: explain_by_name(CONTRIBUTIONS),
+    "grad-cam": explain_by_name("grad-cam"),
+    f"grad-cam at {LAST_LAYER}": explain_at_last_layer("grad-cam"),
+    "layer-cam": explain_by_name("layer-cam"),
+    f"layer-cam at {LAST_LAYER}": explain_at_last_layer("layer-cam"),
+    "gradient-x-input": explain_by_name("gradient-x-input"),
+    "centre": explain_by_name("centre"),
+    "uniform": explain_by_name("uniform"),
+    "integrated-gradients": explain_by_name("integrated-gradients"),
+    "occlusion": explain_by_name("occlusion"),
+    "rise": explain_by_name("rise"),
 }
 SLOW = ("integrated-gradients", "occlusion", "rise")
 
@@ -72,26 +73,27 @@ def hard_photos(images: ImageSet[Any]) -> Tensor:
     selected = []
     for batch in images.batches(BATCH):
         assert batch.masks is not None
-        truth = batch.masks[:, 0] > 0
-        height, width = truth.shape[1:]
+        in_boxes = batch.masks[:, 0] > 0  # (B, H, W)
+        height, width = in_boxes.shape[1:]
+        # The central row and column; two of each if the number of pixels is even.
         rows, columns = (slice((side - 1) // 2, side // 2 + 1) for side in (height, width))
-        covers_centre = truth[:, rows, columns].flatten(1).any(dim=1)
-        area = truth.flatten(1).float().mean(dim=1)
-        selected.append(~covers_centre & (area > 0) & (area <= AREA))
+        covers_centre = in_boxes[:, rows, columns].flatten(1).any(dim=1)
+        area = in_boxes.flatten(1).float().mean(dim=1)
+        selected.append(~covers_centre & (area > 0) & (area <= MAX_AREA))
     return torch.cat(selected).nonzero()[:, 0]
 
 
 def measure(model: ImageModel, images: ImageSet[Any], explain: Explain) -> dict[str, Any]:
     """Return the values (N,) of each metric in `FIGURES`, and the mean number of passes."""
-    parts: dict[str, list[Tensor]] = {name: [] for name in FIGURES}
+    values_by_metric: dict[str, list[Tensor]] = {name: [] for name in FIGURES}
     passes = 0.0
     for batch in images.batches(BATCH, PIXELS):
         assert batch.masks is not None
         explanation = explain(model, batch.images.float() / 255, batch.labels)
         passes += explanation.cost * len(batch)
         for name, metric in FIGURES.items():
-            parts[name].append(metric(explanation, batch.masks).double())
-    return {name: torch.cat(values) for name, values in parts.items()} | {
+            values_by_metric[name].append(metric(explanation, batch.masks).double())
+    return {name: torch.cat(values) for name, values in values_by_metric.items()} | {
         "passes": passes / len(images)
     }
 
@@ -101,8 +103,8 @@ def interval(differences: Tensor) -> list[float]:
     valid = differences[~differences.isnan()]
     generator = torch.Generator().manual_seed(SEED)
     samples = torch.randint(len(valid), (RESAMPLES, len(valid)), generator=generator)
-    ends = valid[samples].mean(dim=1).quantile(torch.tensor([0.025, 0.975]).double())
-    return [round(float(value), 4) for value in (valid.mean(), *ends)]
+    bounds = valid[samples].mean(dim=1).quantile(torch.tensor([0.025, 0.975]).double())
+    return [round(float(value), 4) for value in (valid.mean(), *bounds)]
 
 
 def comparison_row(
@@ -141,7 +143,7 @@ def main() -> None:
             results[name] = comparison_row(reference, values, indices)
             print(f"{name}: {results[name]}", flush=True)
         rows = {name: results[name] for name in METHODS if name in results}
-        settings = {"model": MODEL, "data": DATA, "images": len(test), "area": AREA}
+        settings = {"model": MODEL, "data": DATA, "images": len(test), "area": MAX_AREA}
         write_json(options.out, {**settings, "methods": rows})
 
 

@@ -1,8 +1,8 @@
 """Benefit of a detector trained without labels when labels are few.
 
 Compares `mnist-focus-unlabelled`, whose detector was trained on all MNIST images without labels,
-with the same network trained from the few labels only. Test accuracy, for several random draws of
-the labelled images.
+with the same network trained from the few labels only. Test accuracy is measured for several random
+draws of the labelled images.
 
     FOVEAL_DATA=... python benchmarks/experiments/few_labels.py [--labels 600] [--draws 5]
 """
@@ -36,11 +36,14 @@ def main() -> None:
     options = parser.parse_args()
     test = load_images("mnist", "test")
     accuracies: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
-    few = [f"data.limit={options.labels}", f"epochs={options.epochs}", "batch_size=50"]
-    few.append("keep=last")  # choosing the best epoch by validation would use further labels
+    shared_settings = [f"data.limit={options.labels}", f"epochs={options.epochs}", "batch_size=50"]
+    # Choosing the best epoch by validation would use further labels.
+    shared_settings.append("keep=last")
     for draw in range(options.draws):
         for number, (variant, changes) in enumerate(VARIANTS.items()):
-            recipe = load_recipe(NAME, [*few, *changes, f"data.draw={draw}", f"seed={draw}"])
+            recipe = load_recipe(
+                NAME, [*shared_settings, *changes, f"data.draw={draw}", f"seed={draw}"]
+            )
             run = options.runs / f"{options.labels}-{draw}-{number}"
             accuracies[variant].append(accuracy(load_or_train(recipe, run), test))
             print(f"draw {draw}, {variant}: {accuracies[variant][-1]:.2%}", flush=True)

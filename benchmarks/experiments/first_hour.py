@@ -1,4 +1,4 @@
-"""Training with the default recipe on three small folders of real images, as by a new user.
+"""Training with the default recipe on three small folders of real images, as a new user has them.
 
 The images are included in packages: textures and photos of scikit-image and scikit-learn, and the
 digits of scikit-learn. Training and test tiles are cut from different parts of a picture and share
@@ -32,18 +32,19 @@ PICTURES = {
 
 
 def write_tiles(folder: Path, pictures: list[tuple[str, str]]) -> None:
+    """Write tiles of pictures, each a class, as training, validation and test images."""
     for package, name in pictures:
         with resources.files(package).joinpath(name).open("rb") as file:
             picture = Image.open(file)
             picture.load()
-        # The lowest rows of tiles are for testing, the row above for validation; only training
-        # tiles are cut at half steps.
+        # The lowest rows of tiles are for testing, and as many rows above them for validation. Only
+        # training tiles overlap, by half of their side.
         rows = picture.height // SIDE
-        held_out = max(1, rows // 5)
-        regions = {
-            "train": (0, (rows - 2 * held_out) * SIDE, SIDE // 2),
-            "val": ((rows - 2 * held_out) * SIDE, (rows - held_out) * SIDE, SIDE),
-            "test": ((rows - held_out) * SIDE, rows * SIDE, SIDE),
+        held_out_rows = max(1, rows // 5)  # for validation, and for testing
+        regions = {  # top, bottom and step in pixels
+            "train": (0, (rows - 2 * held_out_rows) * SIDE, SIDE // 2),
+            "val": ((rows - 2 * held_out_rows) * SIDE, (rows - held_out_rows) * SIDE, SIDE),
+            "test": ((rows - held_out_rows) * SIDE, rows * SIDE, SIDE),
         }
         for split, (top, bottom, step) in regions.items():
             target = folder / split / Path(name).stem
@@ -55,6 +56,7 @@ def write_tiles(folder: Path, pictures: list[tuple[str, str]]) -> None:
 
 
 def write_digits(folder: Path) -> None:
+    """Write the digits of scikit-learn into a folder per class."""
     digits = load_digits()
     for index, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         target = folder / str(label)
@@ -66,16 +68,16 @@ def main() -> None:
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "benchmarks/results/first_hour.json")
     family = sys.argv[2] if len(sys.argv) > 2 else "focus"
     results = {}
-    with tempfile.TemporaryDirectory() as work:
+    with tempfile.TemporaryDirectory() as scratch:
         for name in ("digits", *PICTURES):
-            folder = Path(work) / name
+            folder = Path(scratch) / name
             if name == "digits":
                 write_digits(folder)
             else:
                 write_tiles(folder, PICTURES[name])
             started = time.perf_counter()
             recipe = plan(str(folder), family, [], print)
-            run = train_photos(recipe, Path(work) / f"run-{name}", str(folder), print)
+            run = train_photos(recipe, Path(scratch) / f"run-{name}", str(folder), print)
             card = zoo.card(run)
             results[name] = {
                 "family": family,

@@ -1,4 +1,4 @@
-"""Cost of a prediction by image size: the focus model and baselines that read every pixel.
+"""Cost of a prediction by image size, for a focus model and for baselines that read every pixel.
 
 The baselines use the focus model's patch encoder. Latencies are for one image on one thread: the
 medians of alternating passes, because the speed of a machine varies; slow models are run once.
@@ -35,9 +35,9 @@ from foveal.training import load_recipe
 
 SIDES = (1500, 3000, 6000, 12_000)
 ROUNDS, MAX_SECONDS = 9, 1.5  # passes per model; a model slower than MAX_SECONDS gets one pass
-MAX_DENSE_SIDE = 3000  # above, only the multiply-adds of dense models are counted
+MAX_DENSE_SIDE = 3000  # of dense models, above which only multiply-adds are counted
 PATCH_BATCH = 500  # patches per pass
-SMALL = 187  # side in pixels of the downsampled image
+DOWNSAMPLED_SIDE = 187  # side in pixels of the downsampled image
 
 
 class FullResolution(nn.Module):
@@ -54,10 +54,10 @@ class FullResolution(nn.Module):
 
 
 def encode_all(encoder: nn.Module, images: Tensor, side: int) -> Tensor:
-    """Return the vectors (K, D) of all patches of a gapless grid of one image, row by row."""
-    rows = images.unfold(2, side, side).unfold(3, side, side)  # (1, C, h, w, P, P)
-    patches = rows.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
-    return torch.cat([encoder(part) for part in patches.split(PATCH_BATCH)])
+    """Return the vectors (K, D) of all K patches of a gapless grid of one image, row by row."""
+    tiles = images.unfold(2, side, side).unfold(3, side, side)  # (1, C, h, w, P, P)
+    patches = tiles.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+    return torch.cat([encoder(batch) for batch in patches.split(PATCH_BATCH)])
 
 
 class EveryPatch(nn.Module):
@@ -84,7 +84,7 @@ class Downsampled(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, classes)."""
-        return self.cnn(F.avg_pool2d(images, max(1, images.shape[-1] // SMALL)))
+        return self.cnn(F.avg_pool2d(images, max(1, images.shape[-1] // DOWNSAMPLED_SIDE)))
 
 
 class InMemory(nn.Module):
@@ -110,7 +110,7 @@ NAMES = (FOCUS, *MODELS)
 
 
 def load(name: str) -> FocusNet:
-    """Return the trained model, or an untrained one of the recipe, which costs the same."""
+    """Return a model by name, or else the untrained model of a recipe, whose cost is the same."""
     if name in zoo.names() or Path(name).is_dir():
         model = zoo.load(name)
     else:
@@ -138,7 +138,7 @@ def resident_mb(peak: bool = False) -> float:
 
 def reset_peak() -> None:
     """Reset the peak of the resident memory to its current value."""
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_text("5")  # 5 resets only the peak: see man 5 proc
 
 
 def predictor(focus: FocusNet, name: str, side: int) -> Callable[[], object]:
@@ -236,8 +236,9 @@ def main() -> None:
             row = {"rival": name, "side": side}
             row["macs"] = multiply_adds(name, load(options.model), side)
             if (name, side) in seconds:
-                warm = seconds[name, side][1:] or seconds[name, side]  # the first pass is a warm-up
-                row["latency_ms"] = round(1000 * statistics.median(warm), 2)
+                # The first pass is a warm-up.
+                timed = seconds[name, side][1:] or seconds[name, side]
+                row["latency_ms"] = round(1000 * statistics.median(timed), 2)
                 row["memory_mb"] = in_own_process(name, options.model, side)
             rows.append(row)
             print(row, flush=True)

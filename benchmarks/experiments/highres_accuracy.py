@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from highres import SMALL, encode_all, load, multiply_adds
+from highres import DOWNSAMPLED_SIDE, encode_all, load, multiply_adds
 from selection import LargeSet, labels_of
 from torch import Tensor, nn
 
@@ -32,15 +32,16 @@ from foveal.training.objectives.ranking.objective import task_losses
 SIDE = 1500
 PATCHES = (4, 8, 12, 20)  # the focus model is trained with 12
 HEAD_EPOCHS, GRID_EPOCHS, LR, BATCH = 60, 15, 2e-3, 50
-Predict = Callable[[Tensor], Tensor]  # indices (B,) of images -> logits (B, T, classes)
+# Function of the indices (B,) of images that returns the logits (B, T, classes) of T tasks.
+Predict = Callable[[Tensor], Tensor]
 
 
 @torch.inference_mode()
 def accuracies(predict: Predict, images: LargeSet, batch: int) -> dict[str, float]:
     """Return the accuracy of each task, and their mean."""
     hits = []
-    for numbers in torch.arange(len(images)).split(batch):
-        pairs = zip(predict(numbers).unbind(dim=1), labels_of(images, numbers), strict=True)
+    for indices in torch.arange(len(images)).split(batch):
+        pairs = zip(predict(indices).unbind(dim=1), labels_of(images, indices), strict=True)
         hits.append(torch.stack([correct(*pair) for pair in pairs], dim=1))
     means = torch.cat(hits).float().mean(dim=0).tolist()
     by_task = {task: round(mean, 4) for task, mean in zip(images.tasks, means, strict=True)}
@@ -50,8 +51,8 @@ def accuracies(predict: Predict, images: LargeSet, batch: int) -> dict[str, floa
 def focus_predictor(focus: FocusNet, images: LargeSet) -> Predict:
     """Return a function that predicts from the detector's locations."""
 
-    def predict(numbers: Tensor) -> Tensor:
-        return focus.observe(focus.view(images.images, numbers)).task_logits
+    def predict(indices: Tensor) -> Tensor:
+        return focus.observe(focus.view(images.images, indices)).task_logits
 
     return predict
 
@@ -68,13 +69,13 @@ def grid_of(focus: FocusNet) -> Tensor:
 def grid_vectors(focus: FocusNet, images: LargeSet) -> Tensor:
     """Return the vectors (N, K, D) of every patch of the grid, in half precision."""
     vectors = []
-    for number in torch.arange(len(images)).split(1):
-        pixels = focus.view(images.images, number).thumbnail(1)
+    for index in torch.arange(len(images)).split(1):
+        pixels = focus.view(images.images, index).thumbnail(1)
         vectors.append(encode_all(focus.head.encoder, pixels, focus.patch_size).half())
     return torch.stack(vectors)
 
 
-class AttendingToAll(nn.Module):
+class GridAttention(nn.Module):
     """Attention like the focus model's, over the vectors of all patches of the grid."""
 
     def __init__(self, focus: FocusNet):
@@ -91,8 +92,8 @@ class AttendingToAll(nn.Module):
 def maximum_features(focus: FocusNet, images: LargeSet) -> Tensor:
     """Return the encoder's maxima (N, C) over all locations of full images."""
     maxima = []
-    for number in torch.arange(len(images)).split(1):
-        pixels = focus.view(images.images, number).thumbnail(1)
+    for index in torch.arange(len(images)).split(1):
+        pixels = focus.view(images.images, index).thumbnail(1)
         with torch.autocast("cpu", torch.bfloat16):
             features = focus.head.encoder.features(
                 pixels.contiguous(memory_format=torch.channels_last)
@@ -111,9 +112,9 @@ def train_net(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.2)
     net.train()
     for _ in range(epochs):
-        for numbers in torch.randperm(len(images)).split(BATCH):
-            logits = net(inputs[numbers]).unflatten(1, (len(images.tasks), -1))
-            loss, _ = task_losses(logits, labels_of(images, numbers))
+        for indices in torch.randperm(len(images)).split(BATCH):
+            logits = net(inputs[indices]).unflatten(1, (len(images.tasks), -1))
+            loss, _ = task_losses(logits, labels_of(images, indices))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -123,7 +124,7 @@ def train_net(
 
 def predictor(net: nn.Module, inputs: Tensor, images: LargeSet) -> Predict:
     """Return a function that predicts with a network from `train_net`."""
-    return lambda numbers: net(inputs[numbers]).unflatten(1, (len(images.tasks), -1))
+    return lambda indices: net(inputs[indices]).unflatten(1, (len(images.tasks), -1))
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
@@ -177,32 +178,34 @@ def main() -> None:
             "full resolution",
         )
     }
-    trained_count, patch = focus.keypoints, macs["all patches"] // (SIDE // focus.patch_size) ** 2
+    trained_keypoints = focus.keypoints
+    patch_macs = macs["all patches"] // (SIDE // focus.patch_size) ** 2
     for count in PATCHES:
         focus.keypoints = count
         results = accuracies(focus_predictor(focus, test), test, BATCH)
-        cost = macs["focus, image in memory"] + (count - trained_count) * patch
+        # The cost of the detector is constant; each patch more or less changes that of the head.
+        cost = macs["focus, image in memory"] + (count - trained_keypoints) * patch_macs
         add_row(f"focus, {count} patches", cost, results)
     vectors, test_vectors = grid_vectors(focus, train), grid_vectors(focus, test)
-    attention_net = train_net(AttendingToAll(focus), vectors, train, GRID_EPOCHS, LR / 4)
+    attention_net = train_net(GridAttention(focus), vectors, train, GRID_EPOCHS, LR / 4)
     add_row(
         "every patch of a grid",
         macs["all patches"],
         accuracies(predictor(attention_net, test_vectors, test), test, BATCH),
     )
-    shrink = SIDE // SMALL
+    shrink = SIDE // DOWNSAMPLED_SIDE
     train_small, test_small = (
         (images.images.thumbnails(torch.arange(len(images)), shrink) - focus.mean) / focus.std
         for images in (train, test)
     )
-    net = train_net(
+    cnn = train_net(
         SmallCNN(focus.in_channels, outputs), train_small, train, options.epochs, 5 * LR
     )
-    cost = macs["downsampled image"]
+    cnn_macs = macs["downsampled image"]
     add_row(
         "small CNN, downsampled image",
-        cost,
-        accuracies(predictor(net, test_small, test), test, BATCH),
+        cnn_macs,
+        accuracies(predictor(cnn, test_small, test), test, BATCH),
     )
     vectors, test_vectors = maximum_features(focus, train), maximum_features(focus, test)
     width = vectors.shape[1]

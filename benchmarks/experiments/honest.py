@@ -1,5 +1,9 @@
 """Training methods against position leakage, separately and combined.
 
+Position leakage means that the locations of a focus model's patches reveal the class. A probe is a
+small network that is trained to predict the class from the locations; a reversed probe's gradient,
+with the opposite sign, trains the detector to make that impossible.
+
 The plain focus recipe of a dataset is trained for a few epochs with each method and measured on the
 validation images. Interrupted runs are resumed, and methods already in the results file are
 skipped.
@@ -34,18 +38,19 @@ VARIANTS: dict[str, list[str]] = {
         "honesty.swap=0.3",
     ],
 }
-TOGETHER = ["honesty.adversary=0.3", "honesty.dependence=0.3", "honesty.swap=0.1"]
-SLOWLY = [*TOGETHER, "honesty.ramp=0.3", "keep=last"]
+# Overrides shared by the variants below.
+COMBINED = ["honesty.adversary=0.3", "honesty.dependence=0.3", "honesty.swap=0.1"]
+RAMPED = [*COMBINED, "honesty.ramp=0.3", "keep=last"]
 UPRIGHT = ["augment.shift=1", "augment.rotate=0", "augment.scale=0"]
 WEAK = ["honesty.adversary=0.05", "honesty.dependence=0.05"]
 PROBES = ["honesty.adversary=0.06", "honesty.dependence=0.02", "honesty.probes=4"]
 VARIANTS |= {
-    "probe 0.3, dependence 0.3, swapped content 0.1": TOGETHER,
-    "+ strength growing over 30% of the steps": SLOWLY,
-    "+ growing strength, terms on the unaugmented image": [*SLOWLY, "honesty.still=true"],
-    "+ growing strength, no rotation or scaling": [*SLOWLY, *UPRIGHT],
-    "+ the same, both weights 0.05": [*SLOWLY, *UPRIGHT, *WEAK],
-    "+ the same, four probes, weights 0.06 and 0.02": [*SLOWLY, *UPRIGHT, *PROBES],
+    "probe 0.3, dependence 0.3, swapped content 0.1": COMBINED,
+    "+ strength growing over 30% of the steps": RAMPED,
+    "+ growing strength, terms on the unaugmented image": [*RAMPED, "honesty.still=true"],
+    "+ growing strength, no rotation or scaling": [*RAMPED, *UPRIGHT],
+    "+ the same, both weights 0.05": [*RAMPED, *UPRIGHT, *WEAK],
+    "+ the same, four probes, weights 0.06 and 0.02": [*RAMPED, *UPRIGHT, *PROBES],
 }
 
 

@@ -1,7 +1,8 @@
-"""Accuracy of `imagenet` by preprocessing: size, proportions, stride, mirrored second pass.
+"""Accuracy of `imagenet` by preprocessing: size, aspect ratio, stride, mirrored second pass.
 
 Every option is measured on the 1,000 validation photographs of `imagenet-val-1000`, separately for
-odd and even indices: the option is chosen on the odd ones and reported on the even ones.
+those with an odd and an even number in the file name. The option is chosen by the odd ones, and its
+accuracy is reported for the even ones.
 
     python benchmarks/experiments/imagenet_options.py
 """
@@ -58,12 +59,12 @@ OPTIONS = (
 
 
 def with_stride(model: PlainNet, stride: int) -> PlainNet:
-    """Return the model with another stride of its last stage; the weights are the same."""
+    """Return the model with the given stride of its deepest features and unchanged weights."""
     if stride == 32:
         return model
-    finer = PlainNet(EfficientNetLite(stride=stride), model.num_classes, inputs=model.inputs)
-    finer.load_state_dict(model.state_dict())
-    return finer.eval()
+    strided = PlainNet(EfficientNetLite(stride=stride), model.num_classes, inputs=model.inputs)
+    strided.load_state_dict(model.state_dict())
+    return strided.eval()
 
 
 def is_correct(model: PlainNet, images: ImageSet, option: Option) -> Tensor:
@@ -92,7 +93,8 @@ def main() -> None:
     for option in OPTIONS:
         images = load_images(DATA, "test", size=option.sizing, channels=3)
         images, _ = with_model_classes(images, model)
-        odd = torch.tensor([int(Path(path).stem[-8:]) % 2 == 1 for path in images.paths])
+        numbers = [int(Path(path).stem[-8:]) for path in images.paths]
+        odd = torch.tensor([number % 2 == 1 for number in numbers])
         correct = is_correct(with_stride(model, option.stride), images, option).double()
         row = {
             "way": option.name,

@@ -1,4 +1,4 @@
-"""Validation of crop selection on board designs that were not trained on.
+"""Accuracy of crop models on designs of circuit boards that they were not trained on.
 
 The first five digits of a board's number name its design. The training boards of `deeppcb` are
 divided into two halves of designs; each half tests a model that is trained on the other.
@@ -25,27 +25,34 @@ from foveal.training.settings import Recipe
 
 
 def halves(paths: tuple[str, ...]) -> Tensor:
-    """Return the half (N,), 0 or 1, of each board's design; halves have about as many boards."""
+    """Return the half (N,), 0 or 1, of each board's design, so that the halves are about equal."""
     designs = [Path(path).stem[:5] for path in paths]
-    sizes, half = [0, 0], {}
+    board_counts = [0, 0]  # by half
+    half_of = {}
     for design, count in Counter(designs).most_common():
-        half[design] = sizes.index(min(sizes))
-        sizes[half[design]] += count
-    return torch.tensor([half[design] for design in designs])
+        half_of[design] = board_counts.index(min(board_counts))
+        board_counts[half_of[design]] += count
+    return torch.tensor([half_of[design] for design in designs])
 
 
 def validate(recipe: Recipe, images: ImageSet[Any], work: Path) -> dict[str, list[float]]:
-    """Return the accuracies on either half of the designs, before and after tuning."""
+    """Return the accuracy on each half of the designs, by stage.
+
+    The stages are `frozen` (with the backbone frozen) and `tuned` (after fine-tuning).
+    """
     settings = model_settings(recipe, images)
     model = initial_model(recipe, settings)
     features = with_features(model, recipe, {"train": images}, work)["train"]
-    half, accuracies = halves(features.paths), {"frozen": [], "tuned": []}
-    for tested in (0, 1):
+    half = halves(features.paths)
+    accuracies = {"frozen": [], "tuned": []}
+    for test_half in (0, 1):
         train, test = (
-            features.subset((half == number).nonzero()[:, 0]) for number in (1 - tested, tested)
+            features.subset((half == number).nonzero()[:, 0])
+            for number in (1 - test_half, test_half)
         )
         sets = {"train": train, "val": test}
-        for stage, logits in train_and_predict(recipe, settings, sets, test)[1].items():
+        _, logits_by_stage = train_and_predict(recipe, settings, sets, test)
+        for stage, logits in logits_by_stage.items():
             accuracies[stage].append(float((logits.argmax(dim=1) == test.labels).double().mean()))
     return accuracies
 

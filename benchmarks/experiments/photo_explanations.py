@@ -1,8 +1,10 @@
-"""Do explanations find the defect? A hit is the best candidate crop covering half of one.
+"""Localisation of defects by explanations of a focus model and of a model of the whole image.
 
-The heat of every method is averaged over the same candidate crops, those of the focus model. Its
-own heat is what its crops add to the logit of the prediction. The other methods explain a model of
-the whole image. Both were trained by `photos.py`, which keeps them in its --work. Needs scipy.
+The heat of every method is summed over the same candidate crops, those of the focus model. A method
+hits if the crop with the highest sum covers at least half of a defect. The focus model is explained
+by the contributions of its crops to the logit of the prediction, the other model by the other
+methods. Both models were trained by `photos.py`, which stores them below its --work. Requires
+scipy.
 
     FOVEAL_DATA=... python benchmarks/experiments/photo_explanations.py deeppcb focus-8 whole-320
 """
@@ -25,22 +27,26 @@ from foveal.foundation.memory import keep_freed_memory
 from foveal.images.photos import parts_of
 from foveal.images.values import as_floats
 from foveal.metrics.interval import wilson_interval
-from foveal.models.crop_features import parts_of as parts_of_crops
+from foveal.models.crop_features import crop_parts
 
 RESULTS = Path(__file__).parent.parent / "results" / "photos"
 TESTED = "tested.json"
-SLOW = ("rise", "occlusion", "integrated-gradients")  # that are measured on fewer images
-NOT_MAPS = ("model", "contributions", "random")
+SLOW = ("rise", "occlusion", "integrated-gradients")  # measured on fewer images
+NOT_MEASURED = ("model", "contributions", "random")  # explainers that are not compared
 
 
-def cumulated(values: Tensor) -> Tensor:
-    """Return sums (B, H + 1, W + 1) over all rows above and columns to the left."""
+def summed_area_table(values: Tensor) -> Tensor:
+    """Return the sums of values (B, H, W) above and to the left of each corner of a pixel.
+
+    Returns:
+        (B, H + 1, W + 1): zero in the first row and column.
+    """
     return F.pad(values.double().cumsum(dim=-2).cumsum(dim=-1), (1, 0, 1, 0))
 
 
-def over_crops(values: Tensor, corners: Tensor, side: int) -> Tensor:
-    """Return sums of values (B, H, W) over squares (B, N)."""
-    sums = cumulated(values)
+def crop_sums(values: Tensor, corners: Tensor, side: int) -> Tensor:
+    """Return sums (B, N) of values (B, H, W) over squares with corners (N, 2) in pixels."""
+    sums = summed_area_table(values)
     x, y = corners.clamp_min(0).unbind(-1)
     right = (corners[:, 0] + side).clamp(max=values.shape[-1])
     below = (corners[:, 1] + side).clamp(max=values.shape[-2])
@@ -48,25 +54,25 @@ def over_crops(values: Tensor, corners: Tensor, side: int) -> Tensor:
 
 
 def hits(heat: Tensor, regions: list[Tensor], corners: Tensor, side: int) -> Tensor:
-    """Return for each image whether the crop of the highest heat covers half of a region.
+    """Return for each image (B,) whether the crop with the most heat covers half of a region.
 
     Args:
         heat: (B, H, W).
-        regions: of each image, masks (R, H, W), one per defect.
-        corners: (N, 2) of the candidate crops.
-        side: of the crops in pixels.
+        regions: for each image, masks (R, H, W), one per defect.
+        corners: top left corners (N, 2) of the candidate crops in pixels.
+        side: side of the crops in pixels.
     """
-    best = over_crops(heat, corners, side).argmax(dim=1)
+    best = crop_sums(heat, corners, side).argmax(dim=1)
     is_hit = []
     for masks, index in zip(regions, best.tolist(), strict=True):
-        inside = over_crops(masks, corners[index : index + 1], side)[:, 0]
+        inside = crop_sums(masks, corners[index : index + 1], side)[:, 0]
         is_hit.append(bool((inside >= masks.sum(dim=(1, 2)) / 2).any()))
     return torch.tensor(is_hit)
 
 
-def expected(regions: Tensor, corners: Tensor, side: int) -> float:
-    """Return how often a candidate that is drawn at random covers half of a region."""
-    inside = over_crops(regions, corners, side)  # (R, N)
+def random_hit_rate(regions: Tensor, corners: Tensor, side: int) -> float:
+    """Return the fraction of the candidate crops that cover half of a region (R, H, W)."""
+    inside = crop_sums(regions, corners, side)  # (R, N)
     return float((inside >= regions.sum(dim=(1, 2))[:, None] / 2).any(dim=0).double().mean())
 
 
@@ -86,20 +92,20 @@ def heat_of(method: str, model: Any, image: Tensor, size: tuple[int, int]) -> Te
 
 
 def images_of(data: str, model: Any, tested: Path) -> ImageSet[Any]:
-    """Return the annotated images that a kept model was tested on."""
+    """Return the annotated images that a stored model was tested on."""
     shape = {"size": model.inputs.sizing, "channels": 3}
     if data == "deeppcb" or not tested.is_file():
         return with_annotations(load_images(data, "test", **shape), data)
-    images, chosen = load_whole(data, **shape), set(read_json(tested))
-    rows = [index for index, path in enumerate(images.paths) if path in chosen]
-    return with_annotations(images.subset(torch.tensor(rows)), data)
+    images, test_paths = load_whole(data, **shape), set(read_json(tested))
+    indices = [index for index, path in enumerate(images.paths) if path in test_paths]
+    return with_annotations(images.subset(torch.tensor(indices)), data)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data")
     parser.add_argument("focus", help="row of photos.py, or a zoo name")
-    parser.add_argument("whole")
+    parser.add_argument("whole", help="row of photos.py, a model of the whole image")
     parser.add_argument("--work", type=Path, default=Path("runs/photos"))
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--images", type=int, default=200)
@@ -113,24 +119,25 @@ def main() -> None:
         )
         for name in (options.focus, options.whole)
     )
-    tested = options.work / options.data / "models" / options.focus / TESTED
-    sets = [images_of(options.data, model, tested) for model in (focus, whole)]
-    masks = [mask[0] for part in parts_of(sets[0].masks) for mask in part]
-    order = {path: index for index, path in enumerate(sets[1].paths)}
-    images = [[image for part in parts_of(one.images) for image in part] for one in sets]
-    marked = [i for i, mask in enumerate(masks) if mask.any()]
+    test_file = options.work / options.data / "models" / options.focus / TESTED
+    focus_set, whole_set = (images_of(options.data, model, test_file) for model in (focus, whole))
+    masks = [mask[0] for part in parts_of(focus_set.masks) for mask in part]
+    whole_index = {path: index for index, path in enumerate(whole_set.paths)}
+    focus_images, whole_images = (
+        [image for part in parts_of(image_set.images) for image in part]
+        for image_set in (focus_set, whole_set)
+    )
+    marked = [index for index, mask in enumerate(masks) if mask.any()]
     marked = marked[:: max(1, len(marked) // options.images)][: options.images]
-    detector, _ = parts_of_crops(focus)
+    detector, _ = crop_parts(focus)
     names = [
         "focus",
         "centre",
         "uniform",
-        *(n for n in EXPLAINERS if n not in (*NOT_MAPS, "centre")),
+        *(name for name in EXPLAINERS if name not in (*NOT_MEASURED, "centre")),
     ]
-    path, pair = (
-        options.out / options.data / "explanations.json",
-        f"{options.focus} beside {options.whole}",
-    )
+    path = options.out / options.data / "explanations.json"
+    pair = f"{options.focus} beside {options.whole}"
     results = read_json(path) if path.is_file() else {}
     rows: dict[str, Any] = results.get(pair, {})
     for name in names:
@@ -142,25 +149,25 @@ def main() -> None:
         image_hits, started = [], time.perf_counter()
         for index in indices:
             size = tuple(masks[index].shape)
-            finest = detector.candidates(size)[-1]
+            finest = detector.candidates(size)[-1]  # ordered from coarse to fine crops
             regions = regions_of(masks[index])
             if name == "uniform":
-                rate = expected(regions, finest.corners_px, finest.side_px)
+                rate = random_hit_rate(regions, finest.corners_px, finest.side_px)
                 image_hits.append(torch.tensor([rate]))
                 continue
             if name == "focus":
-                heat = focus.contributions(as_floats(images[0][index][None])).maps[:, 0]
+                heat = focus.contributions(as_floats(focus_images[index][None])).maps[:, 0]
             else:
-                whole_image = images[1][order[sets[0].paths[index]]]
+                whole_image = whole_images[whole_index[focus_set.paths[index]]]
                 heat = heat_of(name, whole, as_floats(whole_image[None]), size)
             image_hits.append(hits(heat, [regions], finest.corners_px, finest.side_px))
-        hit = torch.cat(image_hits).double()
-        low, high = wilson_interval(round(float(hit.sum())), len(hit))
+        is_hit = torch.cat(image_hits).double()
+        low, high = wilson_interval(round(float(is_hit.sum())), len(is_hit))
         rows[name] = {
-            "hits": float(hit.mean()),
+            "hits": float(is_hit.mean()),
             "low": low,
             "high": high,
-            "images": len(hit),
+            "images": len(is_hit),
             "seconds_per_image": round((time.perf_counter() - started) / len(indices), 3),
         }
         print(name, rows[name], flush=True)

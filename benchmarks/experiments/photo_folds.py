@@ -1,6 +1,6 @@
-"""Attention on the pretrained backbone against a linear layer on it, by five folds of datasets.
+"""Attention on the pretrained backbone against a linear layer on it, by five-fold cross-validation.
 
-What a fold has found is kept below --runs, so that the same command goes on where it stopped.
+Finished folds are stored below --runs; the same command continues an interrupted run.
 
     FOVEAL_DATA=... python benchmarks/experiments/photo_folds.py [clothing ...]
 """
@@ -18,7 +18,7 @@ FOLDS = 5
 
 
 def folds(data: str, runs: Path) -> dict:
-    """Return the results of the folds of a dataset's recipe."""
+    """Return the cross-validation results of a dataset's attention recipe."""
     out = runs / f"{data}-folds"
     command = ["train", f"{data}-attention", "--folds", str(FOLDS), "--out", str(out), "--resume"]
     subprocess.run([sys.executable, "-m", "foveal", *command], check=True)

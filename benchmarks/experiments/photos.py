@@ -1,14 +1,16 @@
-"""Focus on photographs against the same backbone on the whole image, a row per model.
+"""Focus models on photographs against the same backbone on the whole image, one row per model.
 
-Rows are kept, one file each, with the prediction for every tested image, so that the same command
-continues where it stopped:
+Each row is stored in a file, with the prediction for every tested image; the same command continues
+an interrupted run:
 
     FOVEAL_DATA=... python benchmarks/experiments/photos.py [deeppcb ...] [--only whole-320 ...]
 
-`deeppcb` is tested on its own test split, the others by five folds, of which no group is divided;
-a tenth of the rest validates. Everything frozen to depth 4, the last depth is tuned by the same
-settings and for the same epochs, whatever the model sees. `linear` is a linear layer on the frozen
-backbone's mean vector; `frozen` is a focus model whose detector and head alone have learned.
+`deeppcb` is tested on its own test split. The other datasets are tested by five-fold
+cross-validation whose folds divide no group; a tenth of the images outside the fold is used for
+validation. Every row reports three stages: `linear` is a linear layer on the mean vector of the
+frozen backbone, `frozen` is the model with the backbone frozen, and `tuned` is the same model after
+fine-tuning of the last of the backbone's five stages; the stages (depths) 1 to 4 stay frozen.
+Settings and epochs of fine-tuning are those of the dataset's recipe for all rows.
 """
 
 import argparse
@@ -45,16 +47,18 @@ from foveal.training.recipe import load_recipe
 from foveal.training.sets import model_settings, train_and_val
 from foveal.training.settings import Recipe
 
-TIMES = "times.json"  # of all rows, in one run
+TIMES = "times.json"  # latencies of all rows, from one run
 TESTED = "tested.json"  # the images that the rows of a dataset are tested on
 RESULTS = Path(__file__).parent.parent / "results" / "photos"
 FOLDS = 5
+# Short sides in pixels, by dataset, at which models of the whole image are trained.
 WHOLE = {
     "deeppcb": (96, 160, 224, 320, 448, 640),
     "magnetic-tile": (96, 160, 224),
     "clothing": (96, 160, 224),
     "isic2017": (96, 160, 224),
 }
+# Short sides in pixels at which attention models of the whole image are trained.
 ATTENTION = {"deeppcb": 320, "magnetic-tile": 224, "clothing": 224, "isic2017": 224}
 DISTIL = ["crops.select=distil", "crops.head_epochs=8"]
 GUMBEL = ["crops.select=gumbel", "crops.head_epochs=16"]
@@ -104,60 +108,68 @@ def rows_of(data: str) -> dict[str, Recipe]:
 
 
 def sets_of(data: str, recipe: Recipe) -> dict[str, ImageSet[Any]]:
-    """Return the images of a dataset, by `train`, `val` and `test`, or `all` of them to fold."""
+    """Return the images of a dataset by split: `train`, `val` and `test`, or `all` to be folded."""
     options: dict[str, Any] = {"size": recipe.data.sizing, "channels": 3}
     if data == "deeppcb":
         return {split: load_images(data, split, **options) for split in ("train", "val", "test")}
     return {"all": load_whole(data, **options)}
 
 
-def divided(
+def split_sets(
     sets: dict[str, ImageSet[Any]], seed: int
 ) -> Iterator[tuple[ImageSet[Any], ImageSet[Any], ImageSet[Any]]]:
-    """Yield what trains, validates and tests: once, or for each fold."""
+    """Yield the training, validation and test images, once or for each fold."""
     if "all" not in sets:
         yield sets["train"], sets["val"], sets["test"]
         return
     images = sets["all"]
-    # By their paths: photographs lie in another order at another size.
-    order = torch.tensor(sorted(range(len(images)), key=lambda i: images.paths[i]))
-    groups = [images.groups[i] for i in order.tolist()] if images.groups else []
+    # Sorted by path, because the order of photographs differs between sizes.
+    order = torch.tensor(sorted(range(len(images)), key=lambda index: images.paths[index]))
+    groups = [images.groups[index] for index in order.tolist()] if images.groups else []
     fold = torch.empty(len(images), dtype=torch.long)
     fold[order] = folds(images.labels[order], FOLDS, groups, seed=seed)
     for number in range(FOLDS):
-        rest = train_and_val(images, (fold != number).nonzero()[:, 0])
-        yield rest["train"], rest["val"], images.subset((fold == number).nonzero()[:, 0])
+        remaining = train_and_val(images, (fold != number).nonzero()[:, 0])
+        yield remaining["train"], remaining["val"], images.subset((fold == number).nonzero()[:, 0])
 
 
 def measure(
-    data: str, name: str, recipe: Recipe, work: Path, tested: Path, first_only: bool = False
+    data: str, name: str, recipe: Recipe, work: Path, tested_file: Path, first_only: bool = False
 ) -> dict[str, Any]:
-    """Return a row: a recipe's prediction for each tested image, and its cost.
+    """Train a recipe's models; return its predictions for all tested images, and its cost.
 
     The model of the first fold is stored, with the paths of its test images.
+
+    Args:
+        data: name of the dataset.
+        name: name of the row.
+        recipe: the recipe.
+        work: folder for features and stored models.
+        tested_file: file of the tested images, which all rows of a dataset share.
+        first_only: whether to train only the model of the first fold; nothing is returned then.
     """
     started = time.perf_counter()
     sets = sets_of(data, recipe)
-    first = next(iter(sets.values()))
-    settings = model_settings(recipe, sets.get("train", first))
+    first_set = next(iter(sets.values()))
+    settings = model_settings(recipe, sets.get("train", first_set))
     model: Any = initial_model(recipe, settings)
     features = with_features(model, recipe, sets, work / "features" / _feature_folder(name, recipe))
-    cached = time.perf_counter()
+    features_ready = time.perf_counter()
     predictions: dict[str, dict[str, int]] = {"linear": {}, "frozen": {}, "tuned": {}}
     labels: dict[str, int] = {}
-    validated: list[tuple[Tensor, Tensor]] = []
-    for train, val, test in divided(features, recipe.training.seed):
+    val_results: list[tuple[Tensor, Tensor]] = []
+    for train, val, test in split_sets(features, recipe.training.seed):
         model, logits_by_stage = train_and_predict(
             recipe, settings, {"train": train, "val": val}, test
         )
-        validated.append((predict_features(model, val.images).argmax(dim=1), val.labels))
+        val_results.append((predict_features(model, val.images).argmax(dim=1), val.labels))
         linear = fit_linear(
             labelled_vectors(train),
             labelled_vectors(val),
             len(test.classes),
             recipe.training.balance,
         )
-        logits_by_stage["linear"] = linear(test.images.whole[:, 0])
+        logits_by_stage["linear"] = linear(test.images.global_vectors[:, 0])
         if not labels:
             (work / "models" / name).mkdir(parents=True, exist_ok=True)
             model.save_weights(work / "models" / name)
@@ -169,7 +181,7 @@ def measure(
             predictions[stage] |= dict(zip(test.paths, logits.argmax(dim=1).tolist(), strict=True))
         print(f"{data} {name}: {_accuracies(predictions, labels)}", flush=True)
     paths = sorted(labels)
-    _check_tested(tested, paths, labels, first)
+    _check_tested(tested_file, paths, labels, first_set)
     row: dict[str, Any] = {
         "data": data,
         "row": name,
@@ -178,17 +190,17 @@ def measure(
             stage: " ".join(str(by_path[path]) for path in paths)
             for stage, by_path in predictions.items()
         },
-        "validated_balanced": _balanced(validated),
-        "features_seconds": round(cached - started, 1),
+        "validated_balanced": _balanced_accuracy(val_results),
+        "features_seconds": round(features_ready - started, 1),
         "seconds": round(time.perf_counter() - started, 1),
     }
-    return row | _cost(model.eval(), sets.get("test", first))
+    return row | _cost(model.eval(), sets.get("test", first_set))
 
 
 def train_and_predict(
     recipe: Recipe, settings: dict[str, Any], sets: dict[str, ImageSet[Any]], test: ImageSet[Any]
 ) -> tuple[Any, dict[str, Tensor]]:
-    """Return a model trained on features, and its logits for others, frozen and tuned.
+    """Return a model trained on features, and its logits for test features, frozen and tuned.
 
     Args:
         recipe: the recipe.
@@ -199,7 +211,15 @@ def train_and_predict(
     model: Any = initial_model(recipe, settings)
     start_on_features(model, recipe, sets)
     logits_by_stage = {"frozen": predict_features(model, test.images)}
-    options = Options(False, Devices(), "32-true", False, (), None, print)
+    options = Options(
+        resume=False,
+        devices=Devices(),
+        precision="32-true",
+        progress=False,
+        callbacks=(),
+        notify=None,
+        warn=print,
+    )
     with tempfile.TemporaryDirectory() as out:
         model.load_state_dict(fit(model, recipe, sets, Path(out), options).weights())
     return model, logits_by_stage | {"tuned": predict_features(model, test.images)}
@@ -207,6 +227,7 @@ def train_and_predict(
 
 def _feature_folder(name: str, recipe: Recipe) -> str:
     """Return the name of a row's folder of features, shared by rows of the same crops or size."""
+    # A model of the whole image has no scales and counts of crops.
     crops = [*recipe.model.get("scales", ()), "x", *recipe.model.get("counts", ())]
     return name.partition("-")[2] if len(crops) == 1 else "-".join(map(str, crops))
 
@@ -214,9 +235,9 @@ def _feature_folder(name: str, recipe: Recipe) -> str:
 def _check_tested(
     file: Path, paths: list[str], labels: dict[str, int], images: ImageSet[Any]
 ) -> None:
-    """Record the tested images of a dataset once; all rows must test the same images."""
+    """Record the tested images of a dataset, or exit if an earlier row tested other images."""
     groups = dict(zip(images.paths, images.groups, strict=True)) if images.groups else {}
-    is_folded = all(path in groups for path in paths) and bool(groups)
+    is_folded = bool(groups) and all(path in groups for path in paths)
     expected = {
         "paths": [_short(path) for path in paths],
         "labels": [labels[path] for path in paths],
@@ -230,19 +251,21 @@ def _check_tested(
 
 
 def _short(path: str) -> str:
+    """Return the last three parts of a path, which do not depend on the machine."""
     return "/".join(Path(path).parts[-3:])
 
 
 def _accuracies(predictions: dict[str, dict[str, int]], labels: dict[str, int]) -> dict[str, float]:
+    """Return the accuracy of each stage on the images predicted so far."""
     return {
         stage: round(sum(by_path[path] == labels[path] for path in by_path) / len(by_path), 4)
         for stage, by_path in predictions.items()
     }
 
 
-def _balanced(validated: list[tuple[Tensor, Tensor]]) -> float:
+def _balanced_accuracy(val_results: list[tuple[Tensor, Tensor]]) -> float:
     """Return the mean per-class accuracy on the validation images of all folds together."""
-    predictions, labels = (torch.cat(parts) for parts in zip(*validated, strict=True))
+    predictions, labels = (torch.cat(parts) for parts in zip(*val_results, strict=True))
     return round(bootstrap((predictions == labels).double(), labels, balanced=True).value, 4)
 
 
@@ -263,7 +286,7 @@ def _cost(model: Any, images: ImageSet[Any]) -> dict[str, Any]:
 
 
 def measure_latency(out: Path, datasets: list[str], rounds: int = 9) -> dict[str, dict[str, float]]:
-    """Return the median milliseconds per image of all measured rows, which take turns."""
+    """Return the median milliseconds per image of all measured rows, timed in alternation."""
     models: dict[tuple[str, str], Any] = {}
     for data in datasets:
         for name, recipe in rows_of(data).items():
@@ -289,7 +312,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/photos"))
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--first", action="store_true", help="only train the first fold's model")
-    parser.add_argument("--time", action="store_true", help="only time all rows, in turns")
+    parser.add_argument("--time", action="store_true", help="only time all rows, in alternation")
     options = parser.parse_args()
     keep_freed_memory()
     if options.time:
@@ -303,8 +326,8 @@ def main() -> None:
             is_measured = path.is_file() and read_json(path)["recipe"] == recipe.to_dict()
             if is_measured and not options.first:
                 continue
-            work, tested = options.work / data, path.parent / TESTED
-            row = measure(data, name, recipe, work, tested, options.first)
+            work, tested_file = options.work / data, path.parent / TESTED
+            row = measure(data, name, recipe, work, tested_file, options.first)
             if options.first:
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)

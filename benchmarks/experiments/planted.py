@@ -52,7 +52,7 @@ VARIANTS: dict[str, dict[str, list[str]]] = {
 }
 EPOCHS = {"fashion-mnist-cnn": 4, "fashion-mnist-attention": 2}  # 12 for the others
 EVIDENCE_FRACTION = 0.1  # of the pixels, for maps and post-hoc methods
-CHUNK = 100
+CHUNK = 100  # images per batch
 
 
 def with_marks(test: ImageSet, marks: Tensor) -> Tensor:
@@ -71,24 +71,34 @@ def pixels_shown(model: ImageModel, images: ImageSet, method: str) -> Tensor:
     return torch.stack([evidence, evidence & (images.masks[:, 0] > 0)]).sum(dim=(-2, -1))
 
 
-def figures(model: ImageModel, test: ImageSet, marks: Tensor, images: int) -> dict[str, Any]:
-    """Return how often a model's decisions depend on the mark, and how often it is shown."""
+def figures(model: ImageModel, test: ImageSet, marks: Tensor, max_images: int) -> dict[str, Any]:
+    """Return how often a model's decisions depend on the mark, and how often it is shown.
+
+    Args:
+        model: the model.
+        test: test images.
+        marks: (N,), the class of each image's mark.
+        max_images: maximum number of images to explain; only those whose decision depends on the
+            mark are explained.
+    """
     generator = torch.Generator().manual_seed(0)
-    number = len(patterns())
-    others = (marks + torch.randint(1, number, marks.shape, generator=generator)) % number
+    class_count = len(patterns())
+    new_marks = (
+        marks + torch.randint(1, class_count, marks.shape, generator=generator)
+    ) % class_count
     predictions = observe_all(model, test.images).logits.argmax(dim=1)
-    changed = observe_all(model, with_marks(test, others)).logits.argmax(dim=1)
-    follows = (predictions == marks) & (changed == others)
-    indices = (predictions != changed).nonzero().flatten()
-    sample, followed = test.subset(indices[:images]), follows[indices[:images]]
+    new_predictions = observe_all(model, with_marks(test, new_marks)).logits.argmax(dim=1)
+    follows_mark = (predictions == marks) & (new_predictions == new_marks)
+    indices = (predictions != new_predictions).nonzero().flatten()
+    sample, followed = test.subset(indices[:max_images]), follows_mark[indices[:max_images]]
     methods = (OWN,) if Ability.GIVEN_KEYPOINTS in model.abilities else post_hoc_methods()
     if model.name == "attention":
         methods = (OWN, "contributions", "grad-cam")
     return {
         "accuracy": fraction(predictions == test.labels),
         "answers_the_mark": fraction(predictions == marks),
-        "decided_by_the_mark": fraction(predictions != changed),
-        "follows_the_mark": fraction(follows),
+        "decided_by_the_mark": fraction(predictions != new_predictions),
+        "follows_the_mark": fraction(follows_mark),
         "images": len(sample),
         "followed_images": int(followed.sum()),
         "methods": {method: mark_rates(model, sample, followed, method) for method in methods},
@@ -99,15 +109,15 @@ def mark_rates(
     model: ImageModel, sample: ImageSet, followed: Tensor, method: str
 ) -> dict[str, float | None]:
     """Return how often a method shows the mark, in all N images and where the model follows it."""
-    parts = torch.arange(len(sample)).split(CHUNK)
-    counts = [pixels_shown(model, sample.subset(part), method) for part in parts]
+    batches = torch.arange(len(sample)).split(CHUNK)
+    counts = [pixels_shown(model, sample.subset(batch), method) for batch in batches]
     evidence, marked = torch.cat(counts, dim=1)
-    hit = marked * 2 > MARK**2
+    is_shown = marked * 2 > MARK**2  # MARK is the side of a mark in pixels
     return {
         "evidence": round(float(evidence.float().mean()) / sample.images[0, 0].numel(), 4),
         "touched": fraction(marked > 0),
-        "shown": fraction(hit),
-        "shown_where_followed": fraction(hit[followed]),
+        "shown": fraction(is_shown),
+        "shown_where_followed": fraction(is_shown[followed]),
     }
 
 

@@ -1,8 +1,8 @@
 """Pointing game on a complete test set, for explanations of fewer than a hundred passes.
 
-`compare` uses 1,000 images, which leaves an error of some tenths of a per cent if nearly all of
-them are hits. Here the focus models and controls of a dataset with annotations explain all test
-images, and the CNN is explained by the methods that need fewer than a hundred passes.
+`compare` uses 1,000 images, which leaves an error of a few tenths of a percent if nearly all are
+hits. Here the focus models and controls of a dataset with annotations explain all test images, and
+the CNN is explained by the methods that need fewer than a hundred passes.
 
     FOVEAL_DATA=... python benchmarks/experiments/pointing.py [--data cluttered-mnist-60]
 """
@@ -34,9 +34,9 @@ def hits(name: str, test: ImageSet) -> dict[str, float]:
     fractions = {}
     for method in (OWN,) if Ability.GIVEN_KEYPOINTS in model.abilities else POST_HOC:
         game = PointingGame()
-        for part in torch.arange(len(test)).split(CHUNK):
-            explanation = explainer(method)(model, test.images[part].float() / 255)
-            game.update(explanation, test.masks[part])
+        for indices in torch.arange(len(test)).split(CHUNK):
+            explanation = explainer(method)(model, test.images[indices].float() / 255)
+            game.update(explanation, test.masks[indices])
         fractions[method] = round(float(game.compute()), 4)
         print(name, method, fractions[method], flush=True)
     return fractions

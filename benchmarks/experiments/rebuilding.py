@@ -30,17 +30,17 @@ def errors(data: str, runs: Path) -> dict[str, Any]:
     test = load_images(data, "test")
     by_detector: dict[str, Any] = {}
     for detector in ("learned", *CONTROLS):
-        change = [] if detector == "learned" else [f"model.detector.name={detector}"]
+        changes = [] if detector == "learned" else [f"model.detector.name={detector}"]
         run = runs / (name if detector == "learned" else f"{name}-{detector}")
-        values = rebuilding(load_or_train(load_recipe(name, change), run), test)
+        values = rebuilding(load_or_train(load_recipe(name, changes), run), test)
         by_detector[detector] = {key: round(value, 6) for key, value in values._asdict().items()}
         print(f"{name}, {detector}: {values}", flush=True)
     best = min(CONTROLS, key=lambda control: by_detector[control]["rebuilding_mse"])
     ratio = by_detector["learned"]["rebuilding_mse"] / by_detector[best]["rebuilding_mse"]
-    recipe = load_recipe(name).model
+    model_settings = load_recipe(name).model
     return {
-        "keypoints": recipe["detector"]["keypoints"],
-        "patch_size": recipe["patch_size"],
+        "keypoints": model_settings["detector"]["keypoints"],
+        "patch_size": model_settings["patch_size"],
         "errors": by_detector,
         "best_control": best,
         "lower_by": round(1 - ratio, 4),

@@ -19,13 +19,13 @@ from foveal.metrics.accuracy import accuracy
 from foveal.training import load_recipe
 
 NAMES = ("cifar10-vgg", "cifar10-attention")
-HALF = ["model.backbone.stages=[[32],[32,128],[128,128],[128]]"]
+HALF_WIDTH = ["model.backbone.stages=[[32],[32,128],[128,128],[128]]"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=10, help="epochs per training run")
-    parser.add_argument("--set", nargs="*", default=HALF, help="changes to both recipes")
+    parser.add_argument("--set", nargs="*", default=HALF_WIDTH, help="changes to both recipes")
     parser.add_argument("--seeds", type=int, default=3, help="training runs per model")
     parser.add_argument("--precision", default="32-true", help="precision setting of Lightning")
     parser.add_argument("--runs", type=Path, default=Path("runs/seeds"), help="folder of the runs")

@@ -2,11 +2,11 @@
 
 All start from the same weights, trained on small images only, and take the same number of steps on
 megapixel MNIST. Measured on validation images: the fraction of the digits that a patch shows
-completely (their boxes are known, but not used in training), and the accuracy of all four tasks.
+completely (their boxes are not used in training), and the accuracy of all four tasks.
 
 - `fixed`: the detector is not trained; it selects locations where the thumbnail varies.
 - `weights`: the scores are trained by the gradient of the patches' weights.
-- `attention-sampling`: the scores alone are the logarithms of the weights, and are trained like
+- `attention-sampling`: the weights are the softmax of the scores only, which are trained like
   attention over sampled locations (Katharopoulos & Fleuret 2019, arXiv:1905.03711).
 - `perturbed-top-k`: expected patches under noise on the scores, and their gradient (Cordonnier et
   al. 2021, arXiv:2104.03059), over the best 64 locations.
@@ -41,12 +41,16 @@ from foveal.models.presets import high_res
 from foveal.training.objectives.losses import ranking_loss
 from foveal.training.objectives.ranking.objective import task_losses
 
-BATCH, CANDIDATES, SAMPLES, SIGMA = 16, 64, 100, 0.5
+BATCH = 16  # images per training step
+CANDIDATES, SAMPLES, SIGMA = 64, 100, 0.5  # locations, samples and noise of the perturbed top-k
 LargeSet = ImageSet[LargeImages]
+# Function of a model, a set and indices (B,) that returns the logits (B, T, classes) of T tasks and
+# the loss of the selection, which is added to the loss of the logits.
 Step = Callable[[FocusNet, LargeSet, Tensor], tuple[Tensor, Tensor]]
 
 
 def labels_of(images: LargeSet, indices: Tensor) -> list[Tensor]:
+    """Return the labels (B,) or (B, classes) of each task."""
     return [labels[indices] for labels in images.tasks.values()]
 
 
@@ -55,33 +59,35 @@ def head_output(model: FocusNet, view: View, located: Located) -> HeadOutput:
     return model.head(*model.cut(view, located))
 
 
-def ranked(model: FocusNet, images: LargeSet, indices: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the logits (B, T, classes) and a loss of the selection."""
+def ranked_step(model: FocusNet, images: LargeSet, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits; the loss ranks the scores like the weights of the patches."""
     view = model.view(images.images, indices)
     located = model.locate(view)
     output = head_output(model, view, located)
     return output.task_logits, ranking_loss(located.score, output.task_weights)
 
 
-def by_weights(model: FocusNet, images: LargeSet, indices: Tensor) -> tuple[Tensor, Tensor]:
+def weights_step(model: FocusNet, images: LargeSet, indices: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logits; the scores receive the gradient of the weights."""
-    return ranked(model, images, indices)[0], torch.zeros(())
+    logits, _ = ranked_step(model, images, indices)
+    return logits, torch.zeros(())
 
 
-def fixed(model: FocusNet, images: LargeSet, indices: Tensor) -> tuple[Tensor, Tensor]:
+def fixed_step(model: FocusNet, images: LargeSet, indices: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logits; the scores receive no gradient."""
     view = model.view(images.images, indices)
     return head_output(model, view, Located(model.locate(view).xy)).task_logits, torch.zeros(())
 
 
-def sampled(model: FocusNet, images: LargeSet, indices: Tensor) -> tuple[Tensor, Tensor]:
+def sampling_step(model: FocusNet, images: LargeSet, indices: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logits with patches weighted by the scores."""
     view = model.view(images.images, indices)
-    return weighted_by_scores(model, view, model.locate(view))[0], torch.zeros(())
+    logits, _ = weighted_by_scores(model, view, model.locate(view))
+    return logits, torch.zeros(())
 
 
 def weighted_by_scores(model: FocusNet, view: View, located: Located) -> tuple[Tensor, Tensor]:
-    """Return logits (B, T, classes) with patches weighted by their scores alone, and keypoints."""
+    """Return logits (B, T, classes) with patches weighted only by their scores, and keypoints."""
     patches, located = model.cut(view, located)
     head = model.head
     vectors = head.encoder(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
@@ -91,7 +97,7 @@ def weighted_by_scores(model: FocusNet, view: View, located: Located) -> tuple[T
 
 
 class _Zeros(torch.nn.Module):
-    """Zeros instead of the logarithms of the weights."""
+    """Zeros instead of the attention's logits, so that only the scores determine the weights."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -109,20 +115,20 @@ class ExpectedTopK(torch.autograd.Function):
     def forward(ctx: Any, scores: Tensor, count: int) -> Tensor:
         """Return expected indicators (B, K, N) for scores (B, N)."""
         noise = torch.randn(SAMPLES, *scores.shape)
-        order = (scores + SIGMA * noise).topk(count, dim=-1).indices.sort(dim=-1).values
-        chosen = F.one_hot(order, scores.shape[-1]).float()  # (S, B, K, N)
-        ctx.save_for_backward(chosen, noise)
-        return chosen.mean(dim=0)
+        selected = (scores + SIGMA * noise).topk(count, dim=-1).indices.sort(dim=-1).values
+        indicators = F.one_hot(selected, scores.shape[-1]).float()  # (S, B, K, N)
+        ctx.save_for_backward(indicators, noise)
+        return indicators.mean(dim=0)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         """Return the gradient of the scores."""
-        chosen, noise = ctx.saved_tensors
-        inner = torch.einsum("sbkn,bkn->sb", chosen, grads[0])
+        indicators, noise = ctx.saved_tensors
+        inner = torch.einsum("sbkn,bkn->sb", indicators, grads[0])
         return torch.einsum("sb,sbn->bn", inner, noise) / (SAMPLES * SIGMA), None
 
 
-def perturbed(model: FocusNet, images: LargeSet, indices: Tensor) -> tuple[Tensor, Tensor]:
+def perturbed_step(model: FocusNet, images: LargeSet, indices: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logits of expected patches at expected locations."""
     view = model.view(images.images, indices)
     detector, head = model.detector, model.head
@@ -141,11 +147,11 @@ def perturbed(model: FocusNet, images: LargeSet, indices: Tensor) -> tuple[Tenso
 
 
 ESTIMATORS: dict[str, Step] = {
-    "fixed": fixed,
-    "weights": by_weights,
-    "attention-sampling": sampled,
-    "perturbed-top-k": perturbed,
-    "ranked": ranked,
+    "fixed": fixed_step,
+    "weights": weights_step,
+    "attention-sampling": sampling_step,
+    "perturbed-top-k": perturbed_step,
+    "ranked": ranked_step,
 }
 
 
@@ -160,8 +166,8 @@ def train_detector(
     for _ in range(steps):
         indices = torch.randint(len(images), (BATCH,))
         with torch.autocast("cpu", torch.bfloat16):
-            logits, extra = step(model, images, indices)
-        loss = task_losses(logits.float(), labels_of(images, indices))[0] + extra
+            logits, selection_loss = step(model, images, indices)
+        loss = task_losses(logits.float(), labels_of(images, indices))[0] + selection_loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -186,7 +192,7 @@ def figures(model: FocusNet, images: LargeSet, by_scores: bool) -> dict[str, flo
         hits.append(torch.stack([correct(*pair) for pair in pairs], dim=1))
         centres = images.images.boxes[indices][..., :2] + (TILE - 1) / 2  # type: ignore[attr-defined]
         offsets = to_px(xy, view.size)[:, :, None] - centres[:, None]
-        # The ink of a digit does not fill its tile.
+        # A digit does not fill its tile: a margin of 2 pixels may lie outside the patch.
         inside = offsets.abs().amax(dim=-1) <= (model.patch_size - TILE) / 2 + 2
         shown.append(inside.any(dim=1).float().mean(dim=1))
     accuracies = torch.cat(hits).float().mean(dim=0).tolist()
@@ -208,16 +214,19 @@ def main() -> None:
     val = load_large("megapixel-mnist", "val", limit=options.val)
     small = load_large("megapixel-mnist-300", "train", limit=options.images)
     torch.manual_seed(0)
-    start = high_res(keypoints=7, patch_size=40, tasks=TASKS)
-    start = train_detector(start, small, fixed, options.first, 2 * options.lr)
-    start.detector.keypoints = 12
-    results: dict[str, Any] = {"initial": figures(start, val, False)}
+    initial_model = high_res(keypoints=7, patch_size=40, tasks=TASKS)
+    initial_model = train_detector(initial_model, small, fixed_step, options.first, 2 * options.lr)
+    initial_model.detector.keypoints = 12
+    results: dict[str, Any] = {"initial": figures(initial_model, val, False)}
     print(json.dumps(results), flush=True)
     for name, step in ESTIMATORS.items():
-        model = train_detector(copy.deepcopy(start), large, step, options.steps, options.lr)
+        model = train_detector(copy.deepcopy(initial_model), large, step, options.steps, options.lr)
         results[name] = figures(model, val, name == "attention-sampling")
         print(json.dumps({name: results[name]}), flush=True)
-    write_json(options.out, {"settings": {k: str(v) for k, v in vars(options).items()}, **results})
+    write_json(
+        options.out,
+        {"settings": {name: str(value) for name, value in vars(options).items()}, **results},
+    )
 
 
 if __name__ == "__main__":

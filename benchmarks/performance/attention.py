@@ -1,4 +1,6 @@
-"""Cost of attention: cifar10-attention compared with cifar10-vgg, in alternation in one run.
+"""Cost of attention: latency and training speed of cifar10-attention and of cifar10-vgg without it.
+
+Both models are timed in alternation in one run.
 
 python benchmarks/performance/attention.py [--out benchmarks/results/attention.json]
 """
@@ -27,6 +29,7 @@ SIZE = (32, 32)
 
 
 def build(recipe: Recipe) -> ImageModel:
+    """Return a recipe's model with random weights; whitening layers are fitted to noise."""
     torch.manual_seed(0)
     model = build_model(recipe.model)
     for layer in model.modules():
@@ -75,7 +78,8 @@ def main() -> None:
             "latency_ms": round(statistics.median(latencies[name]), 3),
             "trained_images_per_second": round(batch / statistics.median(steps[name])),
         }
-    ratios = [a / b for a, b in zip(latencies[NAMES[1]], latencies[NAMES[0]], strict=True)]
+    pairs = zip(*(latencies[name] for name in NAMES), strict=True)
+    ratios = [attention_ms / vgg_ms for vgg_ms, attention_ms in pairs]
     result["latency_ratio"] = round(statistics.median(ratios), 3)
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n")

@@ -1,7 +1,8 @@
-"""Cost of a model's own and of post-hoc explanations, relative to the bare prediction.
+"""Cost of models' own explanations and of post-hoc explanations, relative to the prediction only.
 
-Each explanation is timed in alternation with the bare prediction on the same batch, on all cores;
-the ratio of medians is reported with the ratio of multiply-adds, both in forward passes. A model's
+Each explanation is timed in alternation with the prediction of the same batch, on all cores. The
+ratio of the median times is reported, and the ratio of the multiply-adds, which is the cost in
+forward passes. A model's
 own explanation is also timed on one image and on 256, the batch of `explain`, because its overhead
 is per call rather than per image.
 
@@ -33,16 +34,18 @@ from foveal.models.contributions import CONTRIBUTIONS
 
 MODELS = ("mnist-focus", "mnist-attention", "cifar10-focus", "cifar10-attention", "cifar10-cnn")
 BATCH = 100
-OTHER_BATCHES = (1, 256)  # for models' own explanations
+OTHER_BATCHES = (1, 256)  # with which models' own explanations are timed too
 
 
 def seconds(run: Callable[[], object]) -> float:
+    """Return the wall seconds of one run."""
     started = time.perf_counter()
     run()
     return time.perf_counter() - started
 
 
 def flops(run: Callable[[], object]) -> int:
+    """Return the floating-point operations of one run."""
     counter = FlopCounterMode(display=False)
     with counter:
         run()
@@ -62,12 +65,13 @@ def costs(name: str, rounds: int) -> dict[str, Any]:
     by_method = {}
     for method in methods:
         passes = flops(partial(explainer(method), model, images)) / flops(partial(model, images))
-        turns = rounds if passes < 10 else 1
-        row = {"passes": round(passes, 3), "time_ratio": time_ratio(model, images, method, turns)}
+        method_rounds = rounds if passes < 10 else 1  # slow methods are timed once
+        ratio = time_ratio(model, images, method, method_rounds)
+        row = {"passes": round(passes, 3), "time_ratio": ratio}
         if method in (OWN, CONTRIBUTIONS):
             for batch in OTHER_BATCHES:
-                other = random_images(model, batch)
-                row[f"time_ratio_of_{batch}"] = time_ratio(model, other, method, rounds)
+                batch_images = random_images(model, batch)
+                row[f"time_ratio_of_{batch}"] = time_ratio(model, batch_images, method, rounds)
         by_method[method] = row
         print(name, method, by_method[method], flush=True)
     return by_method
@@ -79,7 +83,7 @@ def random_images(model: ImageModel, batch: int) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def time_ratio(model: ImageModel, images: Tensor, method: str, turns: int) -> float:
+def time_ratio(model: ImageModel, images: Tensor, method: str, rounds: int) -> float:
     """Return the ratio of the median times of an explanation and a prediction."""
 
     def predict() -> None:
@@ -89,7 +93,8 @@ def time_ratio(model: ImageModel, images: Tensor, method: str, turns: int) -> fl
     def explain() -> None:
         explainer(method)(model, images)
 
-    pairs = [(seconds(predict), seconds(explain)) for _ in range(turns + 1)][1:]
+    pairs = [(seconds(predict), seconds(explain)) for _ in range(rounds + 1)]
+    pairs = pairs[1:]  # the first round is a warm-up
     prediction, explanation = (statistics.median(column) for column in zip(*pairs, strict=True))
     return round(explanation / prediction, 2)
 

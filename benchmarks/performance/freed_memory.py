@@ -1,12 +1,13 @@
-"""Time of a pass if freed memory is returned to the system, as by glibc, or kept for reuse.
+"""Time of explanations if freed memory is returned to the system or kept for reuse.
 
     python benchmarks/performance/freed_memory.py [--model imagenet] [--side 224] [--rounds 3]
 
-`foveal.foundation.memory` keeps it in `train`, `evaluate`, `compare`, `explain`, `predict` and
-`serve`. A pass is `explain` of photographs on one thread: one photograph in the main thread, as in
-`explain`, or several in a separate thread, as in `predict` and `serve`. Each time is the median of
-a new process; processes alternate, because the speed of a machine varies. Page faults count how
-often the system had to clear a page.
+By default, the C library glibc returns freed memory to the system. `foveal.foundation.memory` keeps
+it in `train`, `evaluate`, `compare`, `explain`, `predict` and `serve`. A pass is `explain` of
+photographs on one thread: one photograph in the main thread, as in `explain`, or several in a
+separate thread, as in `predict` and `serve`. Each time is the median of several passes in a new
+process; processes alternate, because the speed of a machine varies. Page faults count how often the
+system had to clear a page.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 MODES = ("returned", "kept")
 BATCHES = {"one photograph, main thread": 1, "20 photographs, separate thread": 20}
-WARM, PASSES = 2, 6
+WARM_UP_PASSES, PASSES = 2, 6
 
 
 def measure(model: str, side: int, mode: str, count: int) -> dict[str, float]:
@@ -37,13 +38,14 @@ def measure(model: str, side: int, mode: str, count: int) -> dict[str, float]:
     images = torch.rand(count, network.in_channels, side, side)
 
     def timed_passes() -> dict[str, float]:
-        for _ in range(WARM):
+        for _ in range(WARM_UP_PASSES):
             network.explain(images)
-        times, before = [], resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        times = []
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         for _ in range(PASSES):
-            start = time.perf_counter()
+            started = time.perf_counter()
             network.explain(images)
-            times.append(time.perf_counter() - start)
+            times.append(time.perf_counter() - started)
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
         return {
             "ms": 1000 * statistics.median(times) / count,
@@ -80,7 +82,9 @@ def main() -> None:
             for mode in MODES:
                 results[mode].append(in_own_process(options, mode, count))
         for mode, runs in results.items():
-            ms, faults = (statistics.median(run[k] for run in runs) for k in ("ms", "page_faults"))
+            ms, faults = (
+                statistics.median(run[key] for run in runs) for key in ("ms", "page_faults")
+            )
             print(f"{name}, {mode}: {ms:.1f} ms and {faults:,.0f} page faults per photograph")
 
 

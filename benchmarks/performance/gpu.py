@@ -2,7 +2,8 @@
 
     python benchmarks/performance/gpu.py [--device cpu] [--seconds 1] [MODEL ...]
 
-Images are already on the device. Rates are for full batches, after one for warm-up.
+Images are on the device before they are timed. Rates are for full batches; the first batch is a
+warm-up and not counted.
 """
 
 import argparse
@@ -16,25 +17,26 @@ from foveal import zoo
 from foveal.models import ImageModel
 
 MODELS = ("mnist-focus", "cifar10-cnn", "cifar10-glimpse", "cifar10-attention", "imagenet")
-PIXELS = 2**24  # per batch, over all channels: 7,133 digits, 111 photographs of 224x224 pixels
+PIXELS = 2**24  # per batch, over all channels: 21,399 digits, 111 photographs of 224x224 pixels
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def rate(step: Callable[[], object], count: int, seconds: float, device: torch.device) -> float:
     """Return the images per second of a step on `count` images."""
 
-    def wait() -> None:
+    def synchronize() -> None:
         if device.type == "cuda":
             torch.cuda.synchronize()
 
     step()
-    wait()
-    steps, start = 0, time.perf_counter()
+    synchronize()
+    step_count = 0
+    start = time.perf_counter()
     while time.perf_counter() < start + seconds:
         step()
-        wait()
-        steps += 1
-    return steps * count / (time.perf_counter() - start)
+        synchronize()
+        step_count += 1
+    return step_count * count / (time.perf_counter() - start)
 
 
 def rates(

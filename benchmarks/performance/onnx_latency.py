@@ -1,9 +1,10 @@
 """Latency of one image on one thread: eager PyTorch against ONNX Runtime, in floats and int8.
 
-Covers all models of the zoo or the given ones; other models keep their results if the versions
-are the same. The runtimes of a model alternate in one process, because the speed of a machine
-varies. The loss of accuracy by int8 is measured on the test images. Writes
-benchmarks/results/onnx.json and a plot; `make figures` writes the table in docs/onnx.md.
+All models of the zoo are measured, or the given ones. Results of other models stay in the file if
+the versions of PyTorch and ONNX Runtime are the same. The runtimes of a model alternate in one
+process, because the speed of a machine varies. The loss of accuracy by int8 is measured on the test
+images. Writes benchmarks/results/onnx.json and a plot; `make figures` writes the table in
+docs/onnx.md.
 
     FOVEAL_DATA=... python benchmarks/performance/onnx_latency.py [--models NAME...] [--rounds 30]
 """
@@ -23,7 +24,7 @@ from foveal import zoo
 from foveal.datasets import load_images
 from foveal.deployment.onnx import as_onnx, onnx_graph
 from foveal.deployment.onnx.int8 import as_int8
-from foveal.deployment.onnx.session import cut, session
+from foveal.deployment.onnx.session import cpu_session, subgraph
 from foveal.foundation.errors import UserError
 from foveal.metrics import accuracy
 from foveal.models.abilities import Ability
@@ -32,7 +33,6 @@ from foveal.plotting.canvas import new_figure
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "onnx.json"
 PICTURE = ROOT / "docs" / "images" / "onnx.png"
-SMALL = 500_000  # maximum number of parameters of a small model in the table
 
 
 def full_image_models() -> list[str]:
@@ -40,7 +40,7 @@ def full_image_models() -> list[str]:
     return [name for name in zoo.names() if Ability.IN_PART not in zoo.load(name).abilities]
 
 
-def race(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+def alternating_medians(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Return the median microseconds of each runtime, in alternating rounds of ten calls."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + 1):
@@ -54,11 +54,12 @@ def race(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
 
 
 def measure(name: str, rounds: int) -> dict[str, Any]:
+    """Return a model's latencies, file sizes and test accuracies in floats and in int8."""
     model = zoo.load(name)
     graph = onnx_graph(model)
     data = zoo.card(name)["recipe"]["data"]["name"]
     shape = {"size": model.inputs.size, "channels": model.in_channels}
-    parts = {part: load_images(data, part, **shape) for part in ("train", "val", "test")}
+    splits = {split: load_images(data, split, **shape) for split in ("train", "val", "test")}
     row: dict[str, Any] = {
         "model": name,
         "parameters": zoo.card(name)["figures"]["parameters"],
@@ -68,30 +69,31 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     runtime = as_onnx(graph)
     calls: dict[str, Callable[[], Any]] = {
         "eager_us": lambda: model(image),
-        "onnx_us": _logits(graph, image),
+        "onnx_us": _logits_function(graph, image),
         "foveal_onnx_us": lambda: runtime(image),
     }
-    row["accuracy"] = accuracy(runtime, parts["test"])
+    row["accuracy"] = accuracy(runtime, splits["test"])
     try:
-        quantized = as_int8(graph, parts["train"], parts["val"])
-        calls["int8_us"] = _logits(quantized.graph, image)
+        quantized = as_int8(graph, splits["train"], splits["val"])
+        calls["int8_us"] = _logits_function(quantized.graph, image)
         row["int8_part"] = quantized.part
         row["int8_bytes"] = len(quantized.graph.SerializeToString())
-        row["int8_accuracy"] = accuracy(as_onnx(quantized.graph), parts["test"])
+        row["int8_accuracy"] = accuracy(as_onnx(quantized.graph), splits["test"])
     except UserError as error:
         row["int8_refused"] = str(error)
     with torch.inference_mode():
-        return {**row, **race(calls, rounds)}
+        return {**row, **alternating_medians(calls, rounds)}
 
 
-def _logits(graph: Any, image: torch.Tensor) -> Callable[[], Any]:
+def _logits_function(graph: Any, image: torch.Tensor) -> Callable[[], Any]:
     """Return a function that computes the logits of one image."""
-    runtime = session(cut(graph, ["images"], ["logits"]), threads=1)
+    runtime = cpu_session(subgraph(graph, ["images"], ["logits"]), threads=1)
     inputs = {"images": image.numpy()}
     return lambda: runtime.run(["logits"], inputs)
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
+    """Draw how many times faster than eager PyTorch each model is; a line marks four times."""
     rows = results["models"]
     figure = new_figure(7.0, 0.26 * len(rows) + 0.8)
     axes = figure.subplots()

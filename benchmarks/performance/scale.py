@@ -34,8 +34,12 @@ from foveal.deployment.batch.rows import predict_batch
 from foveal.images.sources import Item, list_items
 from foveal.images.threads import cpu_count
 
-SIZE, SIDE, QUALITY = (500, 375), 224, 97  # photo size, model input side, JPEG quality
-SHARD, ROUNDS = 2_048, 5
+SIZE = (500, 375)  # width and height of a photo in pixels
+SIDE = 224  # side in pixels of the images that a model reads
+QUALITY = 97  # of the JPEGs
+SHARD = 2_048  # images per shard (a group of consecutive images, written to one file)
+ROUNDS = 5  # repetitions of the measurement of decoding
+REPEATS = 30  # repetitions of the other measurements
 PARAMETERS = 109_885  # of cifar10-focus-plain
 
 
@@ -46,20 +50,21 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def photos(folder: Path, count: int) -> int:
+def write_photos(folder: Path, count: int) -> int:
     """Write parts of a photo as JPEGs; return their mean size in bytes."""
     from sklearn.datasets import load_sample_image
 
-    whole, rng = Image.fromarray(load_sample_image("china.jpg")), np.random.default_rng(0)
+    photo, rng = Image.fromarray(load_sample_image("china.jpg")), np.random.default_rng(0)
     folder.mkdir()
     for number in range(count):
-        left, top = (int(rng.integers(0, room)) for room in (140, 52))
-        part = whole.crop((left, top, left + SIZE[0], top + SIZE[1]))
-        part.save(folder / f"{number:05d}.jpg", quality=QUALITY)
+        max_left, max_top = photo.width - SIZE[0], photo.height - SIZE[1]
+        left, top = (int(rng.integers(0, limit)) for limit in (max_left, max_top))
+        crop = photo.crop((left, top, left + SIZE[0], top + SIZE[1]))
+        crop.save(folder / f"{number:05d}.jpg", quality=QUALITY)
     return sum(path.stat().st_size for path in folder.iterdir()) // count
 
 
-def decoding(folder: Path) -> dict[str, float]:
+def measure_decoding(folder: Path) -> dict[str, float]:
     """Return images per second with one core and with all, measured in alternation."""
     items, all_cores = list(list_items(str(folder))), sorted(os.sched_getaffinity(0))
     rates: dict[int, list[float]] = {1: [], len(all_cores): []}
@@ -85,7 +90,7 @@ def decoding(folder: Path) -> dict[str, float]:
     }
 
 
-def listing(folder: Path, count: int) -> dict[str, float]:
+def measure_listing(folder: Path, count: int) -> dict[str, float]:
     """Return the speed of listing files in one folder and in many."""
     for name, per_folder in (("one", count), ("many", 1_000)):
         for number in range(count):
@@ -101,34 +106,37 @@ def listing(folder: Path, count: int) -> dict[str, float]:
     return {**rates, "bytes_of_the_listing_per_name": path.stat().st_size / count}
 
 
-def plan(count: int, scratch: Path) -> dict[str, float]:
-    """Return the size of a planned image: its row in the shard that an engine receives."""
+def measure_plan(count: int, scratch: Path) -> dict[str, float]:
+    """Return the bytes that describe one image in the shards that are sent to an engine."""
     from foveal.deployment.batch.cluster import _shard_row
 
-    names = (Item(f"s3://bucket/photos/{n // 1000:06d}/{n:09d}.jpg", None) for n in range(count))
-    write_listing(names, scratch / "plan.parquet", SHARD)
-    opened = Listing.open(scratch / "plan.parquet")
-    job = Job("cifar10-focus-plain", Shape((SIDE, SIDE), 3), opened, batch_size=256)
-    rows = [_shard_row(job, shard) for shard in range(len(opened.counts))]
+    items = (Item(f"s3://bucket/photos/{n // 1000:06d}/{n:09d}.jpg", None) for n in range(count))
+    write_listing(items, scratch / "plan.parquet", SHARD)
+    listing = Listing.open(scratch / "plan.parquet")
+    job = Job("cifar10-focus-plain", Shape((SIDE, SIDE), 3), listing, batch_size=256)
+    rows = [_shard_row(job, shard) for shard in range(len(listing.counts))]
     return {
         "bytes_per_image": sum(row.nbytes for row in rows) / count,
         "pickled_bytes_per_image": len(pickle.dumps(rows)) / count,
     }
 
 
-def writing(scratch: Path) -> dict[str, float]:
+def measure_writing(scratch: Path) -> dict[str, float]:
     """Return the time to write and sync a shard of rows, and its size."""
     network = zoo.load("mnist-focus-plain")
-    digits = BytesIO()
-    Image.fromarray(np.zeros((28, 28), np.uint8)).save(digits, "png")
-    (scratch / "digit.png").write_bytes(digits.getvalue())
+    png = BytesIO()
+    Image.fromarray(np.zeros((28, 28), np.uint8)).save(png, "png")
+    (scratch / "digit.png").write_bytes(png.getvalue())
     items = [Item(str(scratch / "digit.png"), None)] * SHARD
     with ThreadPoolExecutor(1) as pool:
-        (batch,) = (b.result() for b in decode_ahead(items, SHARD, Shape((28, 28), 1), pool))
+        (batch,) = (
+            future.result() for future in decode_ahead(items, SHARD, Shape((28, 28), 1), pool)
+        )
     rows, _ = predict_batch(network, "mnist-focus-plain", batch)
-    names = [f"s3://bucket/photos/000012/{n:09d}.jpg" for n in range(SHARD)]
-    rows = rows.set_column(0, rows.schema.field(0), pa.array(names))
-    rng = np.random.default_rng(0)  # different predictions, as for photos
+    paths = [f"s3://bucket/photos/000012/{n:09d}.jpg" for n in range(SHARD)]
+    rows = rows.set_column(0, rows.schema.field(0), pa.array(paths))
+    # The rows of photos have different probabilities, which compress less than equal ones.
+    rng = np.random.default_rng(0)
     probabilities = rng.dirichlet(np.ones(10), SHARD).astype(np.float32)
     column = rows.schema.get_field_index("probabilities")
     rows = rows.set_column(
@@ -138,36 +146,38 @@ def writing(scratch: Path) -> dict[str, float]:
     with out.locked():
         times = [
             seconds(lambda number=number: out.write(number, 100, rows, {}, {}))
-            for number in range(30)
+            for number in range(REPEATS)
         ]
-    size = sum(path.stat().st_size for path in (scratch / "rows").glob("part-*")) / 30
+    size = sum(path.stat().st_size for path in (scratch / "rows").glob("part-*")) / REPEATS
     return {"ms_of_a_shard": 1e3 * median(times), "bytes_of_a_row": size / SHARD}
 
 
-def _reduce(rank: int, world: int, port: int, out: str) -> None:
+def _reduce_in_process(rank: int, world: int, port: int, result_file: str) -> None:
+    """Sum gradients over `world` processes; the first writes the median milliseconds."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     gradients = torch.rand(PARAMETERS)
     times = []
-    for _ in range(30):
+    for _ in range(REPEATS):
         dist.barrier()
         times.append(seconds(lambda: dist.all_reduce(gradients)))
     if rank == 0:
-        Path(out).write_text(str(1e3 * median(times)))
+        Path(result_file).write_text(str(1e3 * median(times)))
     dist.destroy_process_group()
 
 
-def all_reduce(scratch: Path) -> dict[str, float]:
+def measure_all_reduce(scratch: Path) -> dict[str, float]:
     """Return the milliseconds to sum the gradients of a model over 2, 4 and 8 local processes."""
     results = {}
     for number, world in enumerate((2, 4, 8)):
         out = scratch / f"reduce-{world}"
-        mp.spawn(_reduce, (world, 29_611 + number, str(out)), nprocs=world)
+        mp.spawn(_reduce_in_process, (world, 29_611 + number, str(out)), nprocs=world)
         results[f"ms_of_{world}_processes"] = float(out.read_text())
     return results
 
 
 def round_values(values: dict) -> dict:
+    """Return values with floats rounded to three digits after the point."""
     return {
         key: round(value, 3) if isinstance(value, float) else value for key, value in values.items()
     }
@@ -181,16 +191,16 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        size = photos(scratch / "photos", options.photos)
+        size = write_photos(scratch / "photos", options.photos)
         results = {
             "cores": cpu_count(),
             "torch": torch.__version__,
             "photo_bytes": size,
-            "decoding": round_values(decoding(scratch / "photos")),
-            "listing": round_values(listing(scratch / "names", options.names)),
-            "plan": round_values(plan(options.names, scratch)),
-            "writing": round_values(writing(scratch)),
-            "adding_up": round_values(all_reduce(scratch)),
+            "decoding": round_values(measure_decoding(scratch / "photos")),
+            "listing": round_values(measure_listing(scratch / "names", options.names)),
+            "plan": round_values(measure_plan(options.names, scratch)),
+            "writing": round_values(measure_writing(scratch)),
+            "adding_up": round_values(measure_all_reduce(scratch)),
         }
     options.out.write_text(json.dumps(results, indent=2) + "\n")
     print(json.dumps(results, indent=2))

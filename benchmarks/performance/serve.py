@@ -34,9 +34,11 @@ from foveal.datasets import load_images
 MODEL = "mnist-focus-plain"
 BOUNDARY = b"foveal-benchmark"
 FORM = b"multipart/form-data; boundary=" + BOUNDARY
-IMAGES = 15  # per client
-BARE_SECONDS = 8
-STROKES = 12
+IMAGES_PER_CLIENT = 15
+LOOP_SECONDS = 8  # for which the model is called in a loop, without a server
+OVERLOAD_CLIENTS, OVERLOAD_SECONDS = 400, 5  # more clients than the server can serve
+STROKES = 12  # strokes drawn on the page
+P95 = 18  # index of the 95th percentile among the results of `statistics.quantiles(n=20)`
 
 
 def main() -> None:
@@ -55,23 +57,25 @@ def main() -> None:
 
 
 def under_attack(runtime: str) -> dict:
-    """Return the effect of an attack on a warm server."""
+    """Return the results of an attack on a server that has already explained images."""
     from serve_hostile import attack
 
     with server(runtime) as (port, pid):
-        asyncio.run(press(zoo.load(MODEL), port, pid, 1, 1))
+        asyncio.run(send_load(zoo.load(MODEL), port, pid, clients=1, seconds=1))
         return attack(port, lambda: resident_mb(pid))
 
 
 def under_load(options: argparse.Namespace) -> dict:
-    """Return the clients' rates under load and above the server's capacity."""
+    """Return statistics of the responses to the given number of clients and to too many clients."""
     torch.set_num_threads(1)
     network = zoo.load(MODEL)
     before = bare_rates(network)
     with server(options.runtime) as (port, pid):
-        load = asyncio.run(press(network, port, pid, options.clients, options.seconds))
-        overload = asyncio.run(press(network, port, pid, 400, min(5, options.seconds)))
-        page = None if options.no_browser else stroke_to_picture(port)
+        load = asyncio.run(send_load(network, port, pid, options.clients, options.seconds))
+        overload = asyncio.run(
+            send_load(network, port, pid, OVERLOAD_CLIENTS, min(OVERLOAD_SECONDS, options.seconds))
+        )
+        page = None if options.no_browser else picture_delays(port)
     after = bare_rates(network)
     return {
         "model": MODEL,
@@ -85,14 +89,14 @@ def under_load(options: argparse.Namespace) -> dict:
 
 
 def relative_rates(load: dict, before: dict, after: dict) -> dict:
-    """Return the loop's rates, and the server's rate as a fraction of each."""
+    """Return the mean rates of the bare model, and the server's rate as a fraction of each."""
     rates = {name: (before[name] + after[name]) / 2 for name in before}
     fractions = {f"share_of_{name}": load["answers_per_s"] / rate for name, rate in rates.items()}
     return {name: round(value, 3) for name, value in {**rates, **fractions}.items()}
 
 
 def bare_rates(network: torch.nn.Module) -> dict[str, float]:
-    """Return images per second of the bare model, and of its explanation as JSON."""
+    """Return images per second, without a server, of the logits and of explanations as JSON."""
     image = torch.rand(1, 1, 28, 28)
     calls = {
         "forward": lambda: network(image),
@@ -100,9 +104,10 @@ def bare_rates(network: torch.nn.Module) -> dict[str, float]:
     }
     rates = {}
     for name, call in calls.items():
-        count, start = 0, time.perf_counter()
+        count = 0
+        start = time.perf_counter()
         with torch.inference_mode():
-            while (elapsed := time.perf_counter() - start) < BARE_SECONDS:
+            while (elapsed := time.perf_counter() - start) < LOOP_SECONDS:
                 call()
                 count += 1
         rates[name] = count / elapsed
@@ -123,7 +128,7 @@ def server(runtime: str, *models: str):
         process.wait(timeout=30)
 
 
-def request(image: torch.Tensor) -> bytes:
+def explain_request(image: torch.Tensor) -> bytes:
     """Return a complete request for the explanation of a uint8 image (1, H, W)."""
     file = io.BytesIO()
     Image.fromarray(image[0].numpy()).save(file, "PNG")
@@ -146,24 +151,33 @@ def form(file: bytes, **fields: str) -> bytes:
 
 
 class Client(asyncio.Protocol):
-    """A client that sends its images in turn and compares the responses."""
+    """A client that sends its images in turn and records the responses.
 
-    def __init__(self, requests: list[tuple[bytes, dict]], until: float, responses: "Responses"):
-        self.requests, self.until, self.responses = requests, until, responses
+    Args:
+        requests: pairs of a complete request and the expected result.
+        deadline: time of `time.perf_counter` after which no request is sent.
+        responses: the responses to all clients, to which those of this client are added.
+    """
+
+    def __init__(self, requests: list[tuple[bytes, dict]], deadline: float, responses: "Responses"):
+        self.requests, self.deadline, self.responses = requests, deadline, responses
         self.loop = asyncio.get_running_loop()
         self.done = self.loop.create_future()
-        self.next, self.buffer, self.reconnect = 0, b"", False
+        self.sent_count = 0
+        self.buffer = b""  # received bytes of an incomplete response
+        self.reconnects = False  # whether the server asked to close the connection
 
     def connection_made(self, transport):
         self.transport = transport
         self.send()
 
     def send(self):
-        self.sent = time.perf_counter()
-        if self.sent > self.until:
+        self.sent_at = time.perf_counter()
+        if self.sent_at > self.deadline:
             self.transport.close()
             return
-        self.transport.write(self.requests[self.next % len(self.requests)][0])
+        request, _ = self.requests[self.sent_count % len(self.requests)]
+        self.transport.write(request)
 
     def data_received(self, data):
         self.buffer += data
@@ -174,16 +188,17 @@ class Client(asyncio.Protocol):
         if len(body) < length:
             return
         self.buffer = body[length:]
-        self.responses.add(int(head[9:12]), time.perf_counter() - self.sent, body[:length],
-                           self.requests[self.next % len(self.requests)][1])  # fmt: skip
-        self.next += 1
-        self.reconnect = b"connection: close" in head
-        if not self.reconnect:
+        status = int(head[9:12])  # after "HTTP/1.1 "
+        _, expected = self.requests[self.sent_count % len(self.requests)]
+        self.responses.add(status, time.perf_counter() - self.sent_at, body[:length], expected)
+        self.sent_count += 1
+        self.reconnects = b"connection: close" in head
+        if not self.reconnects:
             self.send()
 
     def connection_lost(self, error):
-        if self.reconnect:
-            self.reconnect = False
+        if self.reconnects:
+            self.reconnects = False
             self.loop.create_task(self.connect(*self.transport.get_extra_info("peername")))
             return
         if error:
@@ -195,65 +210,76 @@ class Client(asyncio.Protocol):
 
 
 class Responses:
-    """Responses to all clients."""
+    """Statuses and times of the responses to all clients, and the number of wrong results."""
 
     def __init__(self):
         self.statuses: Counter = Counter()
         self.seconds: list[float] = []
-        self.wrong = 0
+        self.wrong_count = 0
 
     def add(self, status: int, seconds: float, body: bytes, expected: dict) -> None:
         self.statuses[status] += 1
         if status == 200:
             self.seconds.append(seconds)
-            self.wrong += not same(json.loads(body)["images"][0], expected)
+            self.wrong_count += not is_expected(json.loads(body)["images"][0], expected)
 
 
-def same(response: dict, expected: dict) -> bool:
+def is_expected(response: dict, expected: dict) -> bool:
     """Return whether a response is for the client's image: digit, probability and keypoints."""
-    both = (response, expected)
-    keypoints = [[(point["x"], point["y"]) for point in each["keypoints"]] for each in both]
-    first, second = (each["probabilities"][0] for each in both)
-    near = abs(first["probability"] - second["probability"]) < 1e-4
+    results = (response, expected)
+    keypoints, expected_keypoints = (
+        [(point["x"], point["y"]) for point in result["keypoints"]] for result in results
+    )
+    probability, expected_probability = (
+        result["probabilities"][0]["probability"] for result in results
+    )
+    has_expected_probability = abs(probability - expected_probability) < 1e-4
     return (
-        response["prediction"] == expected["prediction"] and near and keypoints[0] == keypoints[1]
+        response["prediction"] == expected["prediction"]
+        and has_expected_probability
+        and keypoints == expected_keypoints
     )
 
 
-async def press(network, port: int, pid: int, clients: int, seconds: float) -> dict:
-    """Return statistics of the responses to `clients` concurrent clients in a number of seconds."""
+async def send_load(network, port: int, pid: int, clients: int, seconds: float) -> dict:
+    """Return statistics of the responses to `clients` concurrent clients within some seconds."""
     digits = load_images("mnist-5k", "test").images
     expected = network.explain(digits.float() / 255).to_dicts()
-    requests = [(request(image), result) for image, result in zip(digits, expected, strict=True)]
-    responses, loop = Responses(), asyncio.get_running_loop()
+    requests = [
+        (explain_request(image), result) for image, result in zip(digits, expected, strict=True)
+    ]
+    responses = Responses()
+    loop = asyncio.get_running_loop()
     start = time.perf_counter()
-    finished = []
+    done_futures = []
     for number in range(clients):
-        own_requests = [requests[(number + clients * i) % len(requests)] for i in range(IMAGES)]
-        client = Client(own_requests, start + seconds, responses)
+        client_requests = [
+            requests[(number + clients * i) % len(requests)] for i in range(IMAGES_PER_CLIENT)
+        ]
+        client = Client(client_requests, start + seconds, responses)
         await client.connect("127.0.0.1", port)
-        finished.append(client.done)
+        done_futures.append(client.done)
     memory = []
-    watching = loop.create_task(watch(pid, memory))
-    await asyncio.gather(*finished)
+    recorder = loop.create_task(record_memory(pid, memory))
+    await asyncio.gather(*done_futures)
     elapsed = time.perf_counter() - start
-    watching.cancel()
+    recorder.cancel()
     return {
         "clients": clients,
         "seconds": round(elapsed, 1),
         "statuses": {
             str(status): count for status, count in sorted(responses.statuses.items(), key=str)
         },
-        "wrong_answers": responses.wrong,
+        "wrong_answers": responses.wrong_count,
         "answers_per_s": round(len(responses.seconds) / elapsed, 1),
         "p50_ms": round(1000 * statistics.median(responses.seconds), 1),
-        "p95_ms": round(1000 * statistics.quantiles(responses.seconds, n=20)[18], 1),
+        "p95_ms": round(1000 * statistics.quantiles(responses.seconds, n=20)[P95], 1),
         "memory_mb": memory,
     }
 
 
-async def watch(pid: int, memory: list[float], every: float = 5.0) -> None:
-    """Record the resident memory of the server and its decoders every few seconds, in MB."""
+async def record_memory(pid: int, memory: list[float], every: float = 5.0) -> None:
+    """Append the resident memory of the server and its decoders in MB every few seconds."""
     while True:
         await asyncio.sleep(every)
         memory.append(resident_mb(pid))
@@ -262,11 +288,14 @@ async def watch(pid: int, memory: list[float], every: float = 5.0) -> None:
 def resident_mb(pid: int) -> float:
     """Return the resident memory of a server and its decoders."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    pages = sum(int(Path(f"/proc/{p}/statm").read_text().split()[1]) for p in [pid, *children])
+    # The second field of statm is the number of resident pages.
+    pages = sum(
+        int(Path(f"/proc/{process}/statm").read_text().split()[1]) for process in [pid, *children]
+    )
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
 
 
-def stroke_to_picture(port: int) -> dict:
+def picture_delays(port: int) -> dict:
     """Return the milliseconds from a stroke to the picture that contains it."""
     from playwright.sync_api import sync_playwright
 
@@ -280,19 +309,19 @@ def stroke_to_picture(port: int) -> dict:
             (event) => window.waits.push(performance.now() - event.detail.stroke)) }""")
         box = page.locator("#pad").bounding_box()
         for stroke in range(STROKES):
-            draw(page, box, stroke)
+            draw_stroke(page, box, stroke)
         page.wait_for_timeout(500)
         waits = page.evaluate("window.waits")
         browser.close()
     return {
         "pictures": len(waits),
         "stroke_to_picture_median_ms": round(statistics.median(waits), 1),
-        "stroke_to_picture_p95_ms": round(statistics.quantiles(waits, n=20)[18], 1),
+        "stroke_to_picture_p95_ms": round(statistics.quantiles(waits, n=20)[P95], 1),
     }
 
 
-def draw(page, box: dict, stroke: int) -> None:
-    """Draw a slanted line like a hand, one point per sixtieth of a second."""
+def draw_stroke(page, box: dict, stroke: int) -> None:
+    """Draw a slanted line at the speed of a hand, one point per sixtieth of a second."""
     page.click("#clear")
     left = box["x"] + box["width"] * (0.3 + 0.03 * stroke)
     page.mouse.move(left, box["y"] + 0.2 * box["height"])

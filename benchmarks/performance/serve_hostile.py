@@ -1,4 +1,4 @@
-"""Response time and memory of a running server under attack by costly JSON.
+"""Response time and memory of a running server that is attacked with JSON that is costly to parse.
 
 Each body of about 10 MB is sent by several clients at once, from a separate process, while
 `/healthz` is requested in a loop. `benchmarks/performance/serve.py --hostile` starts the server.
@@ -19,41 +19,44 @@ JSON = {"Content-Type": "application/json"}
 
 
 def attack(port: int, memory: Callable[[], float]) -> dict[str, object]:
-    """Return the worst response time of `/healthz` and the growth of memory during an attack.
+    """Return the maximum response time of `/healthz` and the growth of memory during an attack.
 
     Args:
         port: port of the server on this machine.
         memory: function that returns the server's resident memory in MB.
     """
-    before = memory()
-    worst = {"seconds": 0.0, "memory_mb": before}
-    statuses, probes = Counter[str](), 0
+    before_mb = memory()
+    worst_seconds = 0.0
+    worst_mb = before_mb
+    statuses = Counter[str]()
+    request_count = 0  # requests of `/healthz`
     with multiprocessing.get_context("spawn").Pool(1) as attacker:
-        running = attacker.apply_async(send_all, (port,))
-        while not running.ready():
-            start = time.perf_counter()
+        pending = attacker.apply_async(send_all, (port,))
+        while not pending.ready():
+            started = time.perf_counter()
             assert status(port, "GET", "/healthz") == 200
-            worst["seconds"] = max(worst["seconds"], time.perf_counter() - start)
-            worst["memory_mb"] = max(worst["memory_mb"], memory())
-            probes += 1
+            worst_seconds = max(worst_seconds, time.perf_counter() - started)
+            worst_mb = max(worst_mb, memory())
+            request_count += 1
             time.sleep(0.01)
-        statuses.update(running.get())
+        statuses.update(pending.get())
     return {
         "bodies": statuses.total(),
         "statuses": dict(statuses),
-        "healthz_requests": probes,
-        "healthz_worst_ms": round(1000 * worst["seconds"], 1),
-        "memory_before_mb": before,
-        "memory_growth_mb": round(worst["memory_mb"] - before, 1),
+        "healthz_requests": request_count,
+        "healthz_worst_ms": round(1000 * worst_seconds, 1),
+        "memory_before_mb": before_mb,
+        "memory_growth_mb": round(worst_mb - before_mb, 1),
     }
 
 
 def send_all(port: int) -> list[str]:
     """Send each body from all clients at once; return the statuses."""
-    return list(_sent(port))
+    return list(_statuses(port))
 
 
-def _sent(port: int) -> Iterator[str]:
+def _statuses(port: int) -> Iterator[str]:
+    """Send each body from all clients at once; yield the status of each response as text."""
     with ThreadPoolExecutor(CLIENTS) as clients:
         for _, body in large_bodies(BODY_BYTES):
             futures = [

@@ -26,21 +26,22 @@ from serve import FORM, form, resident_mb, server
 
 MODELS = ("imagenet", "mnist-focus")
 SIDES = (60, 600)  # minimum and maximum side of the images in pixels
-FILES = 300  # distinct images
+FILE_COUNT = 300  # distinct images
 INTERVAL = 500  # requests between two measurements
 MAX_GROWTH = 1.3  # maximum ratio of the last to the first measurement
 
 
 def photographs(seed: int = 0) -> list[bytes]:
-    """Return JPEG files of coloured clouds of random heights and widths."""
-    rng, files = random.Random(seed), []
-    for _ in range(FILES):
+    """Return JPEG files of blurred random colours, of random heights and widths."""
+    rng = random.Random(seed)
+    jpegs = []
+    for _ in range(FILE_COUNT):
         coarse = Image.frombytes("RGB", (12, 12), rng.randbytes(3 * 12 * 12))
         size = (rng.randint(*SIDES), rng.randint(*SIDES))
         file = io.BytesIO()
         coarse.resize(size, Image.Resampling.BICUBIC).save(file, "JPEG")
-        files.append(file.getvalue())
-    return files
+        jpegs.append(file.getvalue())
+    return jpegs
 
 
 class Clients:
@@ -49,13 +50,13 @@ class Clients:
     Args:
         port: port of the server.
         pid: process id of the server.
-        requests: number of requests to send.
+        request_count: number of requests that all threads send together.
     """
 
-    def __init__(self, port: int, pid: int, requests: int):
-        self.port, self.pid, self.requests = port, pid, requests
+    def __init__(self, port: int, pid: int, request_count: int):
+        self.port, self.pid, self.request_count = port, pid, request_count
         self.files = photographs()
-        self.numbers = itertools.count()
+        self.numbers = itertools.count()  # of requests; shared by all threads
         self.statuses: Counter[int] = Counter()
         self.memory: dict[int, float] = {}
         self._lock = threading.Lock()
@@ -64,7 +65,7 @@ class Clients:
         """Send requests one after another, until the clients have sent all of them."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         rng = random.Random()
-        while (number := next(self.numbers)) < self.requests:
+        while (number := next(self.numbers)) < self.request_count:
             rng.seed(number)
             fields = {"model": rng.choice(MODELS)}
             if rng.random() < 0.1:
@@ -77,12 +78,14 @@ class Clients:
         connection.close()
 
     def _count(self, status: int) -> None:
+        """Count a response; after every INTERVAL responses, record the server's memory."""
         with self._lock:
             self.statuses[status] += 1
-            done = self.statuses.total()
-            if done % INTERVAL == 0:
-                self.memory[done] = resident_mb(self.pid)
-                print(f"{done:,} requests: {self.memory[done]:,.0f} MB", file=sys.stderr)
+            done_count = self.statuses.total()
+            if done_count % INTERVAL == 0:
+                memory_mb = resident_mb(self.pid)
+                self.memory[done_count] = memory_mb
+                print(f"{done_count:,} requests: {memory_mb:,.0f} MB", file=sys.stderr)
 
 
 def main() -> None:
@@ -92,7 +95,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with server("torch", *MODELS) as (port, pid):
-        clients, start = Clients(port, pid, options.requests), time.perf_counter()
+        clients = Clients(port, pid, options.requests)
+        start = time.perf_counter()
         with ThreadPoolExecutor(options.clients) as threads:
             for future in [threads.submit(clients.send) for _ in range(options.clients)]:
                 future.result()

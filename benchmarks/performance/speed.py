@@ -1,9 +1,9 @@
 """Training time to 98 % on MNIST: mnist-focus-plain and the original project, in one run.
 
-The original: the published architecture, batches of 64, Adadelta (learning rate 1, times 0.7 per
-epoch), images converted to tensors and normalised one by one by torchvision's dataset and a
-DataLoader. Foveal: the recipe `mnist-focus-plain`, uint8 images in memory, whole batches.
-Accuracy is measured on the validation images after each epoch; the time for it does not count.
+The original project trains the published architecture with batches of 64 and Adadelta (learning
+rate 1, multiplied by 0.7 per epoch); a DataLoader converts images to tensors one by one. Foveal
+trains the recipe `mnist-focus-plain` from uint8 images in memory, a batch at a time. Accuracy is
+measured on the validation images after each epoch; this time is not counted.
 
     FOVEAL_DATA=... python benchmarks/performance/speed.py [--epochs 20]
 """
@@ -13,7 +13,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -32,11 +32,10 @@ from foveal.training.optimizers import make_optimizer
 from foveal.training.run import model_settings
 
 TARGET = 0.98
-Epoch = Iterator[tuple[int, Callable[[], None]]]
 
 
-def one_by_one(images: ImageSet, batch_size: int) -> torch.utils.data.DataLoader:
-    """Return the usual loader: one PIL image, one tensor, one normalisation at a time."""
+def one_by_one_loader(images: ImageSet, batch_size: int) -> torch.utils.data.DataLoader:
+    """Return a loader that converts one PIL image at a time to a tensor."""
     from PIL import Image
     from torchvision import transforms
 
@@ -59,8 +58,8 @@ def train_original(train: ImageSet, val: ImageSet, epochs: int) -> dict[str, flo
     torch.manual_seed(0)
     model = build_model(model_settings(recipe, train))
     optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
-    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.7)
-    loader = one_by_one(train, 64)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.7)
+    loader = one_by_one_loader(train, 64)
 
     def epoch() -> None:
         for images, labels in loader:
@@ -69,7 +68,7 @@ def train_original(train: ImageSet, val: ImageSet, epochs: int) -> dict[str, flo
             optimizer.step()
         schedule.step()
 
-    return until_target(model, epoch, val, epochs, len(train))
+    return train_to_target(model, epoch, val, epochs, len(train))
 
 
 def train_foveal(train: ImageSet, val: ImageSet, epochs: int) -> dict[str, float]:
@@ -77,8 +76,10 @@ def train_foveal(train: ImageSet, val: ImageSet, epochs: int) -> dict[str, float
     recipe = load_recipe("mnist-focus-plain", [f"epochs={epochs}"])
     torch.manual_seed(0)
     model = build_model(model_settings(recipe, train)).to(memory_format=torch.channels_last)
-    number = 0
-    batches = Batches(train.images, train.labels, recipe.training.batch_size, 0, lambda: number)
+    epoch_index = 0
+    batches = Batches(
+        train.images, train.labels, recipe.training.batch_size, 0, lambda: epoch_index
+    )
     optimizer = make_optimizer(model, recipe.training)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
@@ -92,7 +93,7 @@ def train_foveal(train: ImageSet, val: ImageSet, epochs: int) -> dict[str, float
     )
 
     def epoch() -> None:
-        nonlocal number
+        nonlocal epoch_index
         for images, labels in batches:
             floats = (images.float() / 255).contiguous(memory_format=torch.channels_last)
             optimizer.zero_grad()
@@ -101,20 +102,29 @@ def train_foveal(train: ImageSet, val: ImageSet, epochs: int) -> dict[str, float
             optimizer.step()
             schedule.step()
             average.update_parameters(model)
-        number += 1
+        epoch_index += 1
 
-    return until_target(average.module, epoch, val, epochs, len(train), trained=model)
+    return train_to_target(average.module, epoch, val, epochs, len(train), trained=model)
 
 
-def until_target(
+def train_to_target(
     model: ImageModel,
     epoch: Callable[[], None],
     val: ImageSet,
     epochs: int,
-    images: int,
+    train_count: int,
     trained: ImageModel | None = None,
 ) -> dict[str, float]:
-    """Train until the validation accuracy of `model` is reached or the epochs are over."""
+    """Train until the target accuracy is reached or the epochs are over; return the results.
+
+    Args:
+        model: the model that is measured on the validation images.
+        epoch: function that trains for one epoch.
+        val: validation images.
+        epochs: maximum number of epochs.
+        train_count: number of training images.
+        trained: the model that `epoch` trains, if `model` is an average of its weights.
+    """
     seconds, val_accuracy = 0.0, 0.0
     for number in range(1, epochs + 1):
         (trained or model).train()
@@ -130,7 +140,7 @@ def until_target(
         "epochs": number,
         "val_accuracy": round(val_accuracy, 4),
         "reached": val_accuracy >= TARGET,
-        "train_images_per_second": round(images * number / seconds),
+        "train_images_per_second": round(train_count * number / seconds),
         "inference_images_per_second": round(inference_rate(model, val)),
     }
 

@@ -1,7 +1,7 @@
 """Start-up time of commands relative to importing torch, and their peak memory.
 
-Each round runs `python -c "import torch"` and every command once, each in a new process. A first
-round, which fills the file cache, is not counted. The server is timed until /healthz responds.
+Each turn runs `python -c "import torch"` and every command once, each in a new process. A first
+turn, which fills the file cache, is not counted. The server is timed until /healthz responds.
 Prints a table; run it on an idle machine.
 
     python benchmarks/performance/startup.py [--turns 9]
@@ -33,8 +33,8 @@ class Run(NamedTuple):
     megabytes: float  # peak resident memory
 
 
-def until_exit(arguments: list[str]) -> Run:
-    """Run Python with arguments until it exits."""
+def run_until_exit(arguments: list[str]) -> Run:
+    """Run Python with arguments until it exits; return its time and memory."""
     started = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -44,11 +44,11 @@ def until_exit(arguments: list[str]) -> Run:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"python {' '.join(arguments)} ended with status {process.returncode}")
-    return Run(seconds, usage.ru_maxrss / 1024)
+    return Run(seconds, usage.ru_maxrss / 1024)  # from kilobytes
 
 
-def until_healthy(arguments: list[str]) -> Run:
-    """Run a server with arguments until it is healthy."""
+def run_until_healthy(arguments: list[str]) -> Run:
+    """Run a server with arguments until it is healthy; return its time and memory until then."""
     started = time.perf_counter()
     command = [sys.executable, *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
@@ -80,11 +80,11 @@ def commands(folder: Path) -> dict[str, Callable[[], Run]]:
     arguments_of = {"import torch": ["-c", "import torch"]}
     arguments_of |= {name: ["-m", "foveal", *arguments] for name, arguments in foveal.items()}
     functions: dict[str, Callable[[], Run]] = {
-        name: lambda arguments=arguments: until_exit(arguments)
+        name: lambda arguments=arguments: run_until_exit(arguments)
         for name, arguments in arguments_of.items()
     }
     functions["foveal predict"] = lambda: _predict(digit)
-    functions["foveal serve, three models"] = lambda: until_healthy(
+    functions["foveal serve, three models"] = lambda: run_until_healthy(
         ["-m", "foveal", "serve", *SERVED, "--port", "0"]
     )
     return functions
@@ -93,7 +93,7 @@ def commands(folder: Path) -> dict[str, Callable[[], Run]]:
 def _predict(digit: Path) -> Run:
     with tempfile.TemporaryDirectory() as out:
         rows = str(Path(out) / "rows.parquet")
-        return until_exit(["-m", "foveal", "predict", "mnist-focus", str(digit), "--out", rows])
+        return run_until_exit(["-m", "foveal", "predict", "mnist-focus", str(digit), "--out", rows])
 
 
 def main() -> None:
@@ -106,16 +106,17 @@ def main() -> None:
         for turn in range(turns + 1):
             for name, function in functions.items():
                 run = function()
-                if turn:
+                if turn:  # the first turn fills the file cache
                     runs[name].append(run)
     torch_runs = runs["import torch"]
     print(f"{'median of ' + str(turns):<28}{'seconds':>8}{'/ torch':>9}{'MB':>6}")
-    for name, own_runs in runs.items():
+    for name, command_runs in runs.items():
         ratio = statistics.median(
-            run.seconds / torch.seconds for run, torch in zip(own_runs, torch_runs, strict=True)
+            run.seconds / torch_run.seconds
+            for run, torch_run in zip(command_runs, torch_runs, strict=True)
         )
-        seconds = statistics.median(run.seconds for run in own_runs)
-        peak = max(run.megabytes for run in own_runs)
+        seconds = statistics.median(run.seconds for run in command_runs)
+        peak = max(run.megabytes for run in command_runs)
         print(f"{name:<28}{seconds:>8.2f}{ratio:>9.2f}{peak:>6.0f}")
 
 

@@ -1,4 +1,4 @@
-"""Foveal: image classifiers that show what they looked at, and pay only for what they look at."""
+"""Foveal: image classifiers that show what they looked at, and spend computation only there."""
 
 from typing import TYPE_CHECKING
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from foveal.models.self_attention import SANet
     from foveal.training import load_recipe, train
     from foveal.zoo import load
-else:  # importing torch takes seconds
+else:  # names are imported on first use, because importing torch takes seconds
     __getattr__ = lazy_names(
         __name__,
         {
             "AttentionNet": "foveal.models.attention",
             "Explanation": "foveal.explanation",
             "FocusNet": "foveal.models.focus",
-            "Inputs": "foveal.models.image_model",
+            "Inputs": "foveal.models.inputs",
             "SANet": "foveal.models.self_attention",
             "SmallCNN": "foveal.models.cnn",
             "UserError": "foveal.foundation.errors",

@@ -1,4 +1,4 @@
-"""`python -m foveal`."""
+"""Entry point of `python -m foveal`."""
 
 from foveal.cli import main
 

@@ -1,4 +1,4 @@
-"""The result of every explainer: logits of images and the evidence behind them."""
+"""The result of every explainer: the logits of images, and the evidence behind them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Explanation(Observation):
-    """A model's logits for images and the evidence behind them, to draw, save and print.
+    """A model's logits for B images and the evidence behind them, to draw, save and print.
 
-    The tensors and their geometry are those of `Observation`.
+    The evidence for a decision is the pixels that it was made from. The tensors, and the
+    geometry derived from them, are inherited from `Observation`.
     """
 
     def to_dicts(self, top: int = 5) -> list[dict[str, Any]]:
@@ -29,13 +30,18 @@ class Explanation(Observation):
         return explanation_dicts(self, top)
 
     def figure(self, index: int = 0, title: str | None = None) -> "Figure":
-        """Return a matplotlib figure of one image: keypoints, patches and classes."""
+        """Return a matplotlib figure of one image with its keypoints, patches and classes.
+
+        Args:
+            index: index of the image among the B images.
+            title: title of the figure; None for no title.
+        """
         return plotting.explanation_figure(self[index], title=title)
 
     def show(self) -> None:
         """Show one figure per image, in the output of a notebook or in windows.
 
-        Where no window can be opened, as on a machine without a display, a warning is issued.
+        If no window can be opened, for example on a machine without a display, a warning is issued.
         """
         plotting.show(self.figure(index) for index in range(len(self)))
 
@@ -46,9 +52,10 @@ class Explanation(Observation):
 
         Args:
             folder: created if it does not exist.
-            names: a unique file name, without extension, for each image; its index if None.
+            names: a unique file name, without extension, for each image. None to use its index.
 
         Raises:
-            UserError: not one name per image, duplicate names, or names that are not file names.
+            UserError: there is not one name per image, a name is repeated, or a name is not valid
+                for a file.
         """
         return plotting.save_explanation(self, Path(folder), names)

@@ -1,4 +1,10 @@
-"""Backbones: feature map shapes, settings, pretrained weights and the whitening layer."""
+"""Backbones: feature map shapes, settings, pretrained weights and the whitening layer.
+
+A backbone returns local features, a list of feature maps from several depths, and one vector for
+the whole image. `efficientnet-lite0` is also called the trunk: Foveal ships its ImageNet weights.
+"""
+
+import sys
 
 import pytest
 import timm
@@ -30,14 +36,14 @@ SETTINGS = {
 }
 
 
-def test_every_backbone_is_covered():
+def test_every_registered_backbone_has_settings_here():
     assert {settings["name"] for settings in SETTINGS.values()} == set(BACKBONES)
 
 
 @pytest.mark.parametrize("key", SETTINGS)
 @pytest.mark.parametrize("size", [(32, 32), (160, 160)])
 def test_features_have_the_declared_widths(key, size):
-    if key == "timm-vit" and size != (160, 160):
+    if key == "timm-vit":
         size = (160, 160)  # a transformer accepts only the size that it was built for
     backbone = build_backbone(SETTINGS[key]).eval()
     local, vector = backbone(torch.rand(2, backbone.in_channels, *size))
@@ -59,7 +65,7 @@ def test_settings_round_trip_to_the_same_backbone(key):
         assert torch.equal(expected, features)
 
 
-def test_features_before_pooling_have_twice_the_resolution_of_those_after():
+def test_features_before_pooling_have_twice_the_resolution_of_features_after_it():
     images = torch.rand(1, 3, 32, 32)
     before, _ = VGGBackbone(3, [[4], [6], [8]])(images)
     after, _ = VGGBackbone(3, [[4], [6], [8]], tap="after")(images)
@@ -68,9 +74,9 @@ def test_features_before_pooling_have_twice_the_resolution_of_those_after():
 
 
 def test_default_vgg_has_the_resolutions_of_the_paper():
-    local, whole = VGGBackbone(3, hidden=512).eval()(torch.rand(1, 3, 32, 32))
+    local, vector = VGGBackbone(3, hidden=512).eval()(torch.rand(1, 3, 32, 32))
     assert [tuple(f.shape[1:]) for f in local[:3]] == [(256, 32, 32), (512, 16, 16), (512, 8, 8)]
-    assert whole.shape == (1, 512)
+    assert vector.shape == (1, 512)
 
 
 def test_convolution_is_initialised_as_a_partial_identity():
@@ -86,8 +92,8 @@ def test_whitened_patches_are_uncorrelated(channels):
     images = F.interpolate(coarse, (17, 13), mode="bilinear")  # neighbouring pixels are correlated
     layer = WhiteningConv(channels, size=2, eps=1e-9)
     layer.fit(images)
-    outputs = layer(images).detach().transpose(0, 1).flatten(1).double()  # (2C4, N)
-    half = len(outputs) // 2
+    outputs = layer(images).detach().transpose(0, 1).flatten(1).double()  # (2 * 4C, N)
+    half = len(outputs) // 2  # the layer returns each filter's output, then all of them negated
     covariance = outputs[:half] @ outputs[:half].T / outputs.shape[1]
     torch.testing.assert_close(covariance, torch.eye(half).double(), atol=2e-2, rtol=0)
     torch.testing.assert_close(outputs[half:], -outputs[:half])
@@ -124,7 +130,7 @@ def test_wrong_settings_are_user_errors(settings, message):
 
 
 def test_missing_timm_error_gives_the_install_command(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError, match=r"pip install 'foveal\[timm\]'"):
         TimmBackbone("resnet18")
 
@@ -138,7 +144,11 @@ def test_channels_last_timm_model_returns_channels_first():
 
 @pytest.fixture
 def hub(monkeypatch):
-    """A fake Hub that records its requests and can be made unreachable."""
+    """Replace the Hub; return the list of its requests and a dict that controls it.
+
+    In the dict, `cached` is the path of cached weights or None, and `error` is an exception that
+    every request raises, or None.
+    """
     requests, state = [], {"cached": None, "error": None}
 
     def respond(*arguments, **options):
@@ -166,13 +176,13 @@ def test_cached_weights_need_no_request(hub):
     assert (backbone_weights("resnet18"), requests) == ("pretrained", [])
 
 
-def test_backbone_starts_from_scratch_without_network_or_published_weights(hub, monkeypatch):
+def test_backbone_without_network_or_published_weights_starts_from_scratch(hub, monkeypatch):
     requests, state = hub
     state["error"] = ConnectionError("no route to host")
     assert backbone_weights("resnet18") == "scratch"
     assert len(requests) == 1
     assert backbone_weights("resnet10t_nowhere") == "scratch"
-    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    monkeypatch.setitem(sys.modules, "timm", None)
     assert backbone_weights("resnet18") == "none"
 
 
@@ -181,7 +191,7 @@ def test_image_smaller_than_a_whitened_patch_is_rejected():
         VGGBackbone(1, [[4]], whiten=2)(torch.rand(1, 1, 1, 5))
 
 
-def test_all_weights_of_the_pretrained_trunk_are_shipped():
+def test_foveal_ships_all_weights_of_the_pretrained_trunk():
     trunk = EfficientNetLite(weights="imagenet")
     shipped, state = trunk.shipped(), trunk.state_dict()
     assert set(shipped) == set(state)
@@ -193,28 +203,30 @@ def test_all_weights_of_the_pretrained_trunk_are_shipped():
 def test_trunk_equals_timm_with_tensorflow_padding(size):
     theirs = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0).eval()
     ours = EfficientNetLite(weights="imagenet").eval()
-    state = [value for key, value in ours.state_dict().items()]
-    theirs.load_state_dict(dict(zip(theirs.state_dict(), state, strict=True)))
+    weights = ours.state_dict().values()  # in the same order as the weights of timm's model
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), weights, strict=True)))
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        local, whole = ours(images)
+        local, vector = ours(images)
         torch.testing.assert_close(local[-1], theirs.forward_features(images), atol=1e-5, rtol=0)
-        torch.testing.assert_close(whole, theirs(images), atol=1e-5, rtol=0)
+        torch.testing.assert_close(vector, theirs(images), atol=1e-5, rtol=0)
 
 
-def test_trunk_pads_other_sizes_to_multiples_of_32():
+def test_trunk_pads_images_to_multiples_of_32_pixels():
     trunk = EfficientNetLite(weights="imagenet").eval()
     images = torch.randn(1, 3, 45, 70, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         local, vector = trunk(images)
-        padded, padded_vector = trunk(F.pad(images, (0, 26, 0, 19)))
+        padded_local, padded_vector = trunk(F.pad(images, (0, 26, 0, 19)))  # to 64 x 96
     assert torch.equal(vector, padded_vector)
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(local, padded, strict=True))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(local, padded_local, strict=True))
     assert [tuple(f.shape[2:]) for f in local] == [(32, 48), (16, 24), (8, 12), (4, 6), (2, 3)]
 
 
-def test_finer_stride_shares_the_weights_and_gives_similar_features():
-    coarse, fine = (EfficientNetLite(weights="imagenet", stride=s).eval() for s in (32, 16))
+def test_trunk_with_a_finer_stride_has_the_same_weights_and_similar_features():
+    coarse, fine = (
+        EfficientNetLite(weights="imagenet", stride=stride).eval() for stride in (32, 16)
+    )
     ramp = torch.linspace(-1, 1, 160)
     images = (ramp[:, None] * ramp).expand(1, 3, 160, 160).contiguous()
     with torch.inference_mode():

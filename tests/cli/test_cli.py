@@ -16,6 +16,7 @@ from foveal.models import build_model
 
 
 def run_process(*arguments: str | Path) -> subprocess.CompletedProcess:
+    """Run `foveal` in a process of its own, unlike the fixture `run`."""
     command = [sys.executable, "-m", "foveal", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
@@ -63,7 +64,8 @@ def test_explain_prints_one_json_object_and_draws_a_picture(model, picture, tmp_
     assert result["path"] == str(picture)
     assert len(result["keypoints"]) == 3
     assert result["prediction"] in "0123456789"
-    assert sum(p["probability"] for p in result["probabilities"]) <= 1.0001
+    # Only the most probable classes are listed; 0.0001 allows for rounding.
+    assert sum(entry["probability"] for entry in result["probabilities"]) <= 1.0001
     with Image.open(result["picture"]) as output:
         assert min(output.size) > 200
 
@@ -110,8 +112,9 @@ def test_user_mistake_gives_at_most_two_lines_and_no_traceback(
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "file"
     file.write_text("")
-    values = {"MODEL": str(model), "PICTURE": str(picture)}
-    arguments = [values.get(a, a.replace("FILE", str(file))) for a in arguments]
+    # The upper-case words in the arguments stand for paths.
+    paths = {"MODEL": str(model), "PICTURE": str(picture)}
+    arguments = [paths.get(argument, argument.replace("FILE", str(file))) for argument in arguments]
     done = run(*arguments)
     assert done.returncode == status, done.stderr
     assert message in done.stderr
@@ -121,7 +124,7 @@ def test_user_mistake_gives_at_most_two_lines_and_no_traceback(
         assert len(done.stderr.strip().splitlines()) <= 2, done.stderr
 
 
-def test_evaluate_prints_all_figures(model, run):
+def test_evaluate_prints_all_metric_values_of_a_focus_model(model, run):
     done = run("evaluate", model, "--data", "mnist-5k", "--json")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
@@ -142,18 +145,18 @@ def test_evaluate_prints_all_figures(model, run):
     assert figures["latency_ms"] > 0
 
 
-def test_evaluate_writes_figures_to_the_card_and_prints_them(tmp_path, run):
-    shutil.copytree(zoo.folder("mnist-cnn"), tmp_path / "own")
-    before = zoo.card(tmp_path / "own")
-    done = run("evaluate", tmp_path / "own", "--data", "mnist-5k", "--card")
+def test_evaluate_writes_metric_values_to_the_card_and_prints_them(tmp_path, run):
+    shutil.copytree(zoo.folder("mnist-cnn"), tmp_path / "copy")
+    before = zoo.card(tmp_path / "copy")
+    done = run("evaluate", tmp_path / "copy", "--data", "mnist-5k", "--card")
     assert done.returncode == 0, done.stderr
-    after = zoo.card(tmp_path / "own")
+    after = zoo.card(tmp_path / "copy")
     assert after["figures"]["data"] == "mnist-5k"
     assert f"{after['figures']['accuracy']:.2%}" in done.stdout
     assert {**before, "figures": None} == {**after, "figures": None}
 
 
-def test_models_lists_the_zoo(run):
+def test_models_command_lists_the_zoo(run):
     done = run("models", "--json")
     assert done.returncode == 0, done.stderr
     assert [card["model"] for card in json.loads(done.stdout)] == foveal.zoo.names()
@@ -167,7 +170,7 @@ def test_process_reports_errors_on_stderr_and_exits_with_1(model):
     assert "Traceback" not in done.stderr
 
 
-def test_recipes_lists_the_recipes_of_train(run):
+def test_recipes_command_lists_the_recipes_that_train_accepts(run):
     assert "mnist-focus" in run("recipes").stdout.split()
 
 

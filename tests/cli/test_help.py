@@ -10,7 +10,8 @@ import typer
 from foveal import cli
 
 GROUP = typer.main.get_command(cli.app)
-LINES, COLUMNS = 30, 80  # one screen
+# The size of one screen of a terminal.
+LINES, COLUMNS = 30, 80
 
 
 @pytest.mark.parametrize("name", sorted(GROUP.commands))
@@ -24,7 +25,7 @@ def test_command_help_fits_one_screen_and_has_an_example(name):
     assert any(line.strip().startswith(f"Example: foveal {name}") for line in lines)
 
 
-def test_command_list_truncates_no_description():
+def test_no_description_in_the_command_list_is_truncated():
     context = GROUP.context_class(GROUP, info_name="foveal", terminal_width=COLUMNS)
     text = GROUP.get_help(context)
     assert "..." not in text.split("Commands:")[1]
@@ -41,7 +42,10 @@ def test_foveal_without_arguments_suggests_first_commands(capsys):
 
 @pytest.fixture
 def shell(tmp_path):
-    """Run lines in a bash with `foveal` on its path, as after installation."""
+    """Return a function that runs lines in bash and returns the words that they print.
+
+    As after an installation, `foveal` is on the path.
+    """
     bash = shutil.which("bash")
     assert bash, "completion is tested in bash"
     command = tmp_path / "foveal"

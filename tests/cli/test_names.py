@@ -14,13 +14,21 @@ from foveal.deployment.batch import predict
 from foveal.foundation import progress
 from foveal.foundation.files import write_json
 from foveal.models import Inputs, SmallCNN
-from hostile import NAMES, TEXTS, is_plain, write_images
+from hostile import (
+    CONTROL_CHARACTERS,
+    IMAGE_TAG,
+    NAMES,
+    NOT_UTF_8,
+    TEXTS,
+    is_plain,
+    write_images,
+)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    """An untrained model whose name and classes are hostile."""
-    folder = tmp_path_factory.mktemp("models") / NAMES[4]
+    """Return the folder of an untrained model whose name and classes are hostile."""
+    folder = tmp_path_factory.mktemp("models") / CONTROL_CHARACTERS
     folder.mkdir()
     SmallCNN(num_classes=len(TEXTS), inputs=Inputs((28, 28), classes=TEXTS)).save_weights(folder)
     return folder
@@ -31,7 +39,7 @@ def images(tmp_path_factory) -> list[Path]:
     return write_images(tmp_path_factory.mktemp("images"), NAMES)
 
 
-def test_console_message_is_one_line_of_printable_text(capsys):
+def test_each_console_message_is_one_line_of_printable_text(capsys):
     for name in TEXTS:
         notify(f"{name}: read")
         print_result(Path(name[:100]))
@@ -49,7 +57,7 @@ def test_progress_bars_do_not_interpret_names_as_markup(monkeypatch, name):
         show_progress(f"{name}: [/]figures", 1, 2)
     text = console.export_text()
     assert is_plain(text.replace("\r", ""))
-    if len(name) < 100:
+    if len(name) < 100:  # a longer name may leave no space for the rest of the line
         assert "[/]figures" in text.replace("\n", "")
 
 
@@ -64,7 +72,7 @@ def test_explain_handles_images_with_any_name(model, images, tmp_path, run):
     assert all(is_plain(path.name) for path in pictures)
 
 
-def test_json_is_valid_and_unreadable_images_are_reported(model, images, tmp_path, run):
+def test_explain_prints_valid_json_and_reports_unreadable_images(model, images, tmp_path, run):
     broken = [tmp_path / f"{name}.png" for name in NAMES]
     for path in broken:
         path.write_bytes(b"")
@@ -80,22 +88,24 @@ def test_json_is_valid_and_unreadable_images_are_reported(model, images, tmp_pat
 
 
 def test_predict_writes_a_row_per_name_and_resumes(model, tmp_path):
-    source = tmp_path / NAMES[-1]
-    write_images(source, [*NAMES, r"caf\xe9", r"caf\x5cxe9"])
+    source = tmp_path / NOT_UTF_8
+    # Two names that must not be confused with the escaped form of the name that is not UTF-8.
+    similar_names = [r"caf\xe9", r"caf\x5cxe9"]
+    write_images(source, [*NAMES, *similar_names])
     settings = {"shard_size": 4, "batch_size": 2, "workers": 1, "explain": True}
     predict(model, source, tmp_path / "out", **settings)
     rows = pq.read_table(tmp_path / "out").to_pylist()
     paths = [row["path"] for row in rows]
-    assert len(set(paths)) == len(NAMES) + 2
+    assert len(set(paths)) == len(NAMES) + len(similar_names)
     assert {Path(path).name for path in paths} >= {
         r"caf\xe9.png",
         r"caf\x5cxe9.png",
-        f"{NAMES[0]}.png",
+        f"{IMAGE_TAG}.png",
     }
     assert [row["error"] for row in rows] == [None] * len(paths)
     next((tmp_path / "out").glob("part-*1-of-*.parquet")).unlink()
     summary = predict(model, source, tmp_path / "out", **settings, resume=True)
-    assert (summary.images, summary.new) == (len(paths), 4)
+    assert (summary.images, summary.new) == (len(paths), 4)  # one shard of 4 was deleted
     assert pq.read_table(tmp_path / "out").to_pylist() == rows
 
 
@@ -121,17 +131,17 @@ def test_pictures_saved_next_to_the_images_do_not_overwrite_them(model, tmp_path
     }
 
 
-def test_card_preserves_names_and_is_utf_8(model, tmp_path):
+def test_card_is_utf_8_and_preserves_class_names(model, tmp_path):
     for path in model.iterdir():
         (tmp_path / path.name).symlink_to(path)
     write_json(tmp_path / "card.json", {"classes": list(TEXTS)})
-    (tmp_path / "card.json").read_text(encoding="utf-8")
+    (tmp_path / "card.json").read_text(encoding="utf-8")  # raises if it is not UTF-8
     assert zoo.card(tmp_path) == {"classes": list(TEXTS)}
     assert zoo.load(tmp_path).inputs.classes == TEXTS
 
 
 def test_run_folder_name_that_is_not_utf_8_is_rejected_before_training(tmp_path, run):
-    out = tmp_path / NAMES[-1]
+    out = tmp_path / NOT_UTF_8
     done = run("train", "mnist-5k-corners", "--out", out, "--quiet")
     assert done.returncode == 1
     assert done.stderr.endswith("caf\\xe9.\n")

@@ -1,4 +1,8 @@
-"""Annotated photographs: user-supplied boxes and masks in `evaluate` and `compare`."""
+"""Annotated photographs: user-supplied boxes and masks in `evaluate` and `compare`.
+
+Annotations mark the object of a photograph. Metrics compare an explanation with them, as they do
+for two controls that do not depend on the model: `centre` and `uniform`.
+"""
 
 import json
 
@@ -23,14 +27,14 @@ from foveal.metrics import attention_ablation, energy_inside, evidence_iou, poin
 from foveal.metrics.annotated import annotated_figures
 from foveal.models import AttentionNet, Inputs, PlainNet, SmallCNN
 
-SHORT = ShortSide(32)
+SHORT = ShortSide(32)  # the size that photographs are resized to, given by their short side
 SHAPES = ((40, 60), (60, 40), (40, 61), (64, 64), (40, 62))
-HEAD = "file,x1,y1,x2,y2\n"
+HEADER = "file,x1,y1,x2,y2\n"
 
 
 @pytest.fixture
 def photos(tmp_path):
-    """Write photographs of two classes in several proportions, in folders train and test."""
+    """Write photographs of two classes with several aspect ratios, in folders train and test."""
     folder = tmp_path / "photos"
     for label, name in enumerate(("cat", "dog")):
         for split in ("train", "test"):
@@ -43,13 +47,15 @@ def photos(tmp_path):
     return folder
 
 
-def write_csv(tmp_path, *lines, head=HEAD):
+def write_csv(tmp_path, *lines, header=HEADER):
+    """Write a file of boxes; return its path."""
     path = tmp_path / "boxes.csv"
-    path.write_text(head + "".join(f"{line}\n" for line in lines), encoding="utf-8")
+    path.write_text(header + "".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
 
 
-def write_voc(path, *boxes, head=""):
+def write_voc(path, *boxes, prolog=""):
+    """Write boxes (x1, y1, x2, y2) as an XML file in the format of Pascal VOC; return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tags = ("xmin", "ymin", "xmax", "ymax")
     objects = "".join(
@@ -58,13 +64,13 @@ def write_voc(path, *boxes, head=""):
         + "</bndbox></object>"
         for box in boxes
     )
-    path.write_text(f"{head}<annotation><size/>{objects}</annotation>", encoding="utf-8")
+    path.write_text(f"{prolog}<annotation><size/>{objects}</annotation>", encoding="utf-8")
     return path
 
 
 def masks_by_path(images):
-    """Return the mask (H, W) of each image, keyed by the last two parts of its path."""
-    masks = [mask for part in parts_of(images.masks) for mask in part[:, 0]]
+    """Return the mask (H, W) of each image, keyed by the last two components of its path."""
+    masks = [mask for batch in parts_of(images.masks) for mask in batch[:, 0]]
     assert len(masks) == len(images)
     return {
         "/".join(path.split("/")[-2:]): mask for path, mask in zip(images.paths, masks, strict=True)
@@ -72,7 +78,13 @@ def masks_by_path(images):
 
 
 def expected_mask(box, file_size, size):
-    """Return the pixels (H, W) whose centres lie in a box that is given in pixels of the file."""
+    """Return a mask (H, W) of the pixels whose centres lie in a box.
+
+    Args:
+        box: (x1, y1, x2, y2) in pixels of the file.
+        file_size: height and width of the file in pixels.
+        size: height and width of the mask.
+    """
     y, x = (
         (torch.arange(pixels) + 0.5) * length / pixels
         for pixels, length in zip(size, file_size, strict=True)
@@ -102,9 +114,9 @@ def test_boxes_become_masks_at_the_size_of_the_loaded_image(photos, tmp_path, si
 
 
 def test_boxes_of_one_image_are_merged_and_extra_columns_are_ignored(photos, tmp_path):
-    head = "\ufeffkind,x2,y2,file,y1,x1\n"
+    header = "\ufeffkind,x2,y2,file,y1,x1\n"
     boxes = write_csv(
-        tmp_path, "a,10,20,test/cat/3.png,0,0", "b,64,64,test/cat/3.png,60,60", head=head
+        tmp_path, "a,10,20,test/cat/3.png,0,0", "b,64,64,test/cat/3.png,60,60", header=header
     )
     mask = masks_by_path(with_boxes(load_images(photos, "test", size=64), photos, boxes)[0])
     assert int((mask["cat/3.png"] > 0).sum()) == 10 * 20 + 4 * 4
@@ -121,7 +133,7 @@ def test_box_smaller_than_a_pixel_marks_one_pixel(photos, tmp_path):
 def test_boxes_refer_to_the_upright_image(photos, tmp_path):
     path = photos / "test" / "cat" / "0.jpg"
     exif = Image.Exif()
-    exif[0x0112] = 6  # rotated by 90 degrees
+    exif[0x0112] = 6  # the orientation: rotated by 90 degrees
     Image.new("RGB", (60, 40), "red").save(path, exif=exif)
     boxes = write_csv(tmp_path, "test/cat/0.jpg,0,30,40,60")
     images, notes = with_boxes(load_images(photos, "test", size=SHORT), photos, boxes)
@@ -131,7 +143,7 @@ def test_boxes_refer_to_the_upright_image(photos, tmp_path):
     assert torch.equal(mask == 255, expected_mask((0, 30, 40, 60), (60, 40), mask.shape))
 
 
-def test_boxes_that_do_not_fit_are_clipped_or_skipped_and_counted(photos, tmp_path):
+def test_boxes_beyond_their_image_are_clipped_or_skipped_and_counted(photos, tmp_path):
     boxes = write_csv(
         tmp_path,
         "test/cat/0.png,-5,-5,10,10",
@@ -180,8 +192,8 @@ def test_invalid_box_is_reported_with_its_line(photos, tmp_path, line, values):
         (b"", "file, x1, y1, x2, y2 is missing"),
         (b"file,x1,y1,x2\n", "Expected the columns file,x1,y1,x2,y2 .*but y2 is missing"),
         (b"\xff\xfe\x00", "not UTF-8"),
-        (HEAD.encode() + b"a" * 200_000 + b",1,1,2,2\n", "line 2: field larger"),
-        (HEAD.encode() + b"cat/0.png,1,1,9,9\n", "has boxes for cat/0.png, but for no image in"),
+        (HEADER.encode() + b"a" * 200_000 + b",1,1,2,2\n", "line 2: field larger"),
+        (HEADER.encode() + b"cat/0.png,1,1,9,9\n", "has boxes for cat/0.png, but for no image in"),
         (None, "Cannot read the boxes in .*: No such file"),
     ],
 )
@@ -194,13 +206,13 @@ def test_unusable_box_file_gives_a_one_line_error(photos, tmp_path, content, rea
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("layout", ["beside", "below", "flat"])
+@pytest.mark.parametrize("layout", ["next to", "parallel", "flat"])
 def test_voc_files_are_found_next_to_the_images_or_in_a_parallel_folder(photos, tmp_path, layout):
-    folder = {"beside": photos, "below": tmp_path / "voc", "flat": tmp_path / "flat"}[layout]
+    folder = {"next to": photos, "parallel": tmp_path / "voc", "flat": tmp_path / "flat"}[layout]
     path = photos / "test" / "cat" / "0.png"
     name = path.rename(path.with_name("kitten.png")).relative_to(photos)
     target = folder / (name.name if layout == "flat" else name)
-    write_voc(target.with_suffix(".xml"), (10, 5, 31, 22), head='<?xml version="1.0"?>')
+    write_voc(target.with_suffix(".xml"), (10, 5, 31, 22), prolog='<?xml version="1.0"?>')
     images = load_images(photos, "test", size=SHORT)
     boxed_images, notes = with_boxes(images, photos, folder)
     mask = masks_by_path(boxed_images)["cat/kitten.png"]
@@ -240,7 +252,7 @@ VOC = "<annotation><object><bndbox>{}</bndbox></object></annotation>"
         ("<annotation>" + " " * 2**20 + "</annotation>", "larger than 1,048,576 bytes"),
     ],
 )
-def test_unusable_voc_file_is_named_in_a_one_line_error(photos, content, reason):
+def test_unusable_voc_file_gives_a_one_line_error_with_its_path(photos, content, reason):
     path = photos / "test" / "cat" / "0.xml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=reason) as error:
@@ -254,7 +266,8 @@ def test_folder_without_voc_files_is_an_error(photos):
         with_boxes(load_images(photos, "test", size=SHORT), photos, photos)
 
 
-def mask_file(masks, name, height, width, value=255):
+def write_mask(masks, name, height, width, value=255):
+    """Write a mask with this value in its top left quarter, and 0 elsewhere."""
     path = masks / name
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.zeros((height, width), np.uint8)
@@ -264,9 +277,9 @@ def mask_file(masks, name, height, width, value=255):
 
 def test_masks_may_cover_only_some_photos(photos, tmp_path):
     masks = tmp_path / "masks"
-    mask_file(masks, "test/cat/0.png", 40, 60)
-    mask_file(masks, "test/dog/1.png", 60, 40)
-    mask_file(masks, "test/dog/2.png", 40, 61, value=0)
+    write_mask(masks, "test/cat/0.png", 40, 60)
+    write_mask(masks, "test/dog/1.png", 60, 40)
+    write_mask(masks, "test/dog/2.png", 40, 61, value=0)
     images = load_images(photos, "test", size=SHORT)
     messages = []
     masked_images = with_annotations(images, str(photos), masks=masks, notify=messages.append)
@@ -287,7 +300,7 @@ def test_masks_may_cover_only_some_photos(photos, tmp_path):
 
 
 def test_mask_that_differs_in_size_from_its_photo_is_an_error(photos, tmp_path):
-    mask_file(tmp_path / "masks", "test/cat/0.png", 60, 40)
+    write_mask(tmp_path / "masks", "test/cat/0.png", 60, 40)
     with pytest.raises(UserError, match=r"has 60x40 pixels, but its image .* has 40x60"):
         with_masks(load_images(photos, "test", size=SHORT), photos, tmp_path / "masks", partly=True)
 
@@ -302,24 +315,23 @@ def test_small_spot_survives_the_shrinking_of_its_mask(photos, tmp_path):
     assert masks["cat/3.png"].nonzero().tolist() == [[7, 0]]
 
 
-def test_named_photo_datasets_have_their_own_annotations(photos, tmp_path):
+def test_annotations_of_a_named_photo_dataset_are_used_by_default(photos, tmp_path):
     base = tmp_path / "data" / "photos"
     base.mkdir(parents=True)
     photos.rename(base / "deeppcb")
-    (base / "deeppcb-boxes.csv").write_text(f"{HEAD}test/cat/0.png,1,1,30,30\n")
+    (base / "deeppcb-boxes.csv").write_text(f"{HEADER}test/cat/0.png,1,1,30,30\n")
     images = load_images("deeppcb", "test", size=SHORT, data_dir=tmp_path / "data")
     messages = []
-    masked_images = with_annotations(
-        images, "deeppcb", data_dir=tmp_path / "data", notify=messages.append
-    )
+    with_annotations(images, "deeppcb", data_dir=tmp_path / "data", notify=messages.append)
     assert messages == ["1 of 10 images have an annotation"]
-    mask_file(base / "isic2017-masks", "test/cat/0.png", 40, 60)
+    write_mask(base / "isic2017-masks", "test/cat/0.png", 40, 60)
     (base / "deeppcb").rename(base / "isic2017")
     images = load_images("isic2017", "test", size=SHORT, data_dir=tmp_path / "data")
     masked_images = with_annotations(
         images, "isic2017", data_dir=tmp_path / "data", notify=messages.append
     )
     assert annotated(masked_images).sum() == 1
+    # Without the file of annotations, the images stay as they are.
     (base / "isic2017-masks").rename(base / "other")
     assert with_annotations(images, "isic2017", data_dir=tmp_path / "data") is images
 
@@ -353,7 +365,7 @@ def test_batches_hold_images_of_one_size_with_their_labels_masks_and_paths(photo
 
 
 @pytest.fixture
-def plain(tmp_path):
+def plain_model(tmp_path):
     """Save a model whose logits are sums over locations; return its folder and the model."""
     torch.manual_seed(0)
     inputs = Inputs(short_side=32, classes=("cat", "dog"))
@@ -362,18 +374,22 @@ def plain(tmp_path):
     return tmp_path / "plain", model
 
 
+# Lines of a file of boxes.
 BOXES = ("test/cat/0.png,1,1,30,30", "test/cat/1.png,1,1,30,30", "test/dog/3.png,50,50,60,60")
 
 
 def expected_figures(model, images, method, targets=None):
-    """Compute the three figures image by image; return their means over the annotated images."""
+    """Return the mean of each metric over the annotated images, computed image by image.
+
+    The predicted class is explained, or if `targets` is not None, the class of the label.
+    """
     rows = []
     for batch in images.batches(1):
         if not batch.masks.any():
             continue
         classes = None if targets is None else batch.labels
         explanation = explainer(method)(model, batch.images / 255, classes)
-        rows.append([float(f(explanation, batch.masks)) for f in FIGURES.values()])
+        rows.append([float(metric(explanation, batch.masks)) for metric in FIGURES.values()])
     return dict(zip(FIGURES, torch.tensor(rows).nanmean(dim=0).tolist(), strict=True))
 
 
@@ -384,8 +400,10 @@ FIGURES = {
 }
 
 
-def test_evaluate_measures_the_models_own_explanation_on_annotations(photos, tmp_path, plain, run):
-    folder, model = plain
+def test_evaluate_measures_the_models_own_explanation_on_annotations(
+    photos, tmp_path, plain_model, run
+):
+    folder, model = plain_model
     boxes = write_csv(tmp_path, *BOXES, "test/cat/99.png,1,1,2,2")
     done = run("evaluate", folder, "--data", photos, "--boxes", boxes, "--json")
     assert done.returncode == 0, done.stderr
@@ -397,14 +415,14 @@ def test_evaluate_measures_the_models_own_explanation_on_annotations(photos, tmp
     expected = expected_figures(model, images, "contributions")
     for name, value in expected.items():
         assert figures[name] == pytest.approx(value, abs=1e-4)
-    uniform = [float((mask > 0).float().mean()) for mask in masks_by_path(images).values()]
-    assert figures["uniform_pointing_game"] == pytest.approx(sum(uniform) / 3, abs=1e-6)
+    mask_fractions = [float((mask > 0).float().mean()) for mask in masks_by_path(images).values()]
+    assert figures["uniform_pointing_game"] == pytest.approx(sum(mask_fractions) / 3, abs=1e-6)
     lines = figure_lines(figures)
     assert any(line.split() == ["annotated", "3"] for line in lines)
     assert any(line.split()[:2] == ["centre", "hits"] for line in lines)
 
 
-def test_model_without_its_own_explanation_has_no_annotation_figures(photos, tmp_path):
+def test_model_that_does_not_explain_itself_has_no_annotation_metrics(photos, tmp_path):
     torch.manual_seed(0)
     model = SmallCNN(3, 2, widths=[4, 4], inputs=Inputs(short_side=32, classes=("cat", "dog")))
     assert own_method(model) is None
@@ -432,7 +450,7 @@ def attentive(tmp_path):
     return str(tmp_path / "attentive"), model
 
 
-def test_compare_measures_photos_of_mixed_proportions_with_controls(photos, tmp_path, attentive):
+def test_compare_measures_photos_of_mixed_aspect_ratios_with_controls(photos, tmp_path, attentive):
     folder, model = attentive
     boxes = write_csv(tmp_path, *BOXES)
     settings = {"boxes": boxes, "methods": ["grad-cam"]}
@@ -446,14 +464,15 @@ def test_compare_measures_photos_of_mixed_proportions_with_controls(photos, tmp_
         assert row["annotated_images"] == 3
         for name, value in expected_figures(model, images, method).items():
             assert row[name] == pytest.approx(value, abs=1e-4), (method, name)
-        assert 0 <= row["deletion"] <= 1 >= row["insertion"] >= 0
+        assert 0 <= row["deletion"] <= 1
+        assert 0 <= row["insertion"] <= 1
     assert rows["uniform"]["cost_forward_passes"] == 1.0 < rows["grad-cam"]["cost_forward_passes"]
     page = write_comparison(result, tmp_path / "out").read_text(encoding="utf-8")
     assert "Hits, energy inside and evidence IoU are means over the 3 images" in page
     assert "The images differ in size, so figures that need a" in page
 
 
-def test_compare_stores_figures_of_label_explanations_separately(
+def test_compare_stores_metrics_of_label_explanations_separately(
     photos, tmp_path, attentive, monkeypatch
 ):
     folder, model = attentive
@@ -461,15 +480,15 @@ def test_compare_stores_figures_of_label_explanations_separately(
     settings = {"boxes": boxes, "methods": [], "images": 6}
     prediction_result = compare([folder], str(photos), tmp_path / "out", **settings)
     label_result = compare([folder], str(photos), tmp_path / "out", explain="label", **settings)
-    rows, by_label = (
+    prediction_rows, label_rows = (
         {row["method"]: row for row in result.explanations}
         for result in (prediction_result, label_result)
     )
     expected = expected_figures(model, label_result.test, "contributions", targets="labels")
     for name, value in expected.items():
-        assert by_label["contributions"][name] == pytest.approx(value, abs=1e-4)
-    assert by_label["contributions"]["deletion"] != rows["contributions"]["deletion"]
-    assert by_label["centre"]["pointing_game"] == rows["centre"]["pointing_game"]
+        assert label_rows["contributions"][name] == pytest.approx(value, abs=1e-4)
+    assert label_rows["contributions"]["deletion"] != prediction_rows["contributions"]["deletion"]
+    assert label_rows["centre"]["pointing_game"] == prediction_rows["centre"]["pointing_game"]
     page = write_comparison(label_result, tmp_path / "out").read_text(encoding="utf-8")
     assert "explain the logit of the true class" in page
     monkeypatch.setattr(comparison, "explanation_figures", lambda *arguments: {})
@@ -478,26 +497,29 @@ def test_compare_stores_figures_of_label_explanations_separately(
 
 
 def test_compare_rejects_options_that_require_images_of_one_size(photos, tmp_path, attentive):
+    folder, _ = attentive
     for options, reason in (
         ({"explain": "truth"}, "Unknown logit to explain 'truth'"),
         ({"published": 2}, "images of one size"),
         ({"judge": "cifar10-judge"}, "cifar10-judge needs images of one size"),
     ):
         with pytest.raises(UserError, match=reason):
-            compare([attentive[0]], str(photos), tmp_path / "out", **options)
+            compare([folder], str(photos), tmp_path / "out", **options)
 
 
-def test_contributions_come_before_post_hoc_methods(plain):
-    assert methods_of(plain[1]) == ("contributions", *post_hoc_methods())
+def test_contributions_come_before_post_hoc_methods(plain_model):
+    _, model = plain_model
+    assert methods_of(model) == ("contributions", *post_hoc_methods())
 
 
 def test_dataset_without_training_images_can_be_compared(photos, tmp_path, attentive):
+    folder, _ = attentive
     base = tmp_path / "data" / "photos"
     base.mkdir(parents=True)
     (photos / "test").rename(base / "imagenet-val-1000")
-    (base / "imagenet-val-1000-boxes.csv").write_text(f"{HEAD}cat/0.png,1,1,30,30\n")
+    (base / "imagenet-val-1000-boxes.csv").write_text(f"{HEADER}cat/0.png,1,1,30,30\n")
     settings = {"methods": [], "data_dir": tmp_path / "data"}
-    result = compare([attentive[0]], "imagenet-val-1000", tmp_path / "out", **settings)
+    result = compare([folder], "imagenet-val-1000", tmp_path / "out", **settings)
     assert [row["method"] for row in result.explanations] == ["model", "contributions", *CONTROLS]
     assert {row["annotated_images"] for row in result.explanations} == {1}
 
@@ -511,28 +533,28 @@ def test_attention_ablation_accepts_photos_of_several_sizes(photos):
     ablation = attention_ablation(model, images)
     correct = 0
     with torch.no_grad():
-        for part in images.by_size():
-            local, maps = model.attend(model.view(part.images))
-            uniform = [torch.full_like(depth, 1 / depth[0].numel()) for depth in maps]
-            correct += int((model.combine(local, uniform).argmax(dim=1) == part.labels).sum())
+        for batch in images.by_size():
+            local, maps = model.attend(model.view(batch.images))
+            uniform = [torch.full_like(values, 1 / values[0].numel()) for values in maps]
+            correct += int((model.combine(local, uniform).argmax(dim=1) == batch.labels).sum())
     assert ablation.uniform_attention_accuracy == pytest.approx(correct / len(images))
     assert 0 <= ablation.shuffled_attention_accuracy <= 1
     with pytest.raises(UserError, match="at least 2 images"):
         attention_ablation(model, images.subset(torch.tensor([0])))
 
 
-def test_centre_heat_falls_outwards_and_uniform_scores_the_area(plain):
-    _, model = plain
+def test_centre_heat_falls_outwards_and_uniform_heat_scores_the_area(plain_model):
+    _, model = plain_model
     images = torch.rand(2, 3, 32, 64)
     centre = explainer("centre")(model, images)
     assert tuple(centre.maps.shape) == (2, 1, 32, 64)
     assert torch.equal(centre.logits, model.explain(images).logits)
     heat = centre.heat[0]
-    assert heat[15:17, 31:33].min() == heat.max()
+    assert heat[15:17, 31:33].min() == heat.max()  # the four pixels in the middle
     assert heat[0, 0] == heat.min() == 0
     assert (heat[15, 32:].diff() < 0).all()
     truth = torch.zeros(2, 32, 64)
-    truth[:, :8] = 1
+    truth[:, :8] = 1  # a quarter of the image
     uniform = explainer("uniform")(model, images)
     assert pointing_game(uniform, truth).tolist() == [0.25, 0.25]
     assert energy_inside(uniform, truth).tolist() == [0.25, 0.25]

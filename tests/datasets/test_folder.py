@@ -1,4 +1,7 @@
-"""Folders of class folders: names, splits, bad files, sizes."""
+"""Folders of images with a subfolder per class: splits, bad files, image sizes and copies.
+
+Without split folders, each class is divided into train (80%), val (10%) and test (10%).
+"""
 
 import os
 from pathlib import Path
@@ -9,12 +12,12 @@ import torch
 from PIL import Image
 
 from foveal.datasets import ImageSet, decoding, load_images
-from foveal.datasets.copies import copies
+from foveal.datasets.copies import find_copies
 from foveal.foundation.errors import UserError
 
 
 def fill(folder: Path, count: int = 1, size: tuple[int, int] = (6, 6), grey: bool = True) -> None:
-    """Write distinct images, named by their index."""
+    """Write `count` different images, named by their index, into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         seed = [*folder.as_posix().encode(), index]
@@ -25,6 +28,7 @@ def fill(folder: Path, count: int = 1, size: tuple[int, int] = (6, 6), grey: boo
 
 @pytest.fixture
 def animals(tmp_path: Path) -> Path:
+    """Write 20 images of cats and 20 of dogs; return their folder."""
     for name in ("cat", "dog"):
         fill(tmp_path / "animals" / name, 20)
     return tmp_path / "animals"
@@ -32,12 +36,16 @@ def animals(tmp_path: Path) -> Path:
 
 def test_splits_are_disjoint_complete_stratified_and_deterministic(animals: Path) -> None:
     splits = {name: load_images(animals, name) for name in ("train", "val", "test")}
-    assert {name: len(part) for name, part in splits.items()} == {"train": 32, "val": 4, "test": 4}
-    paths = [path for part in splits.values() for path in part.paths]
+    assert {name: len(dataset) for name, dataset in splits.items()} == {
+        "train": 32,
+        "val": 4,
+        "test": 4,
+    }
+    paths = [path for dataset in splits.values() for path in dataset.paths]
     assert len(set(paths)) == len(paths) == 40
-    for name, part in splits.items():
-        assert part.labels.bincount().tolist() == [len(part) // 2] * 2
-        assert load_images(animals, name).paths == part.paths
+    for name, dataset in splits.items():
+        assert dataset.labels.bincount().tolist() == [len(dataset) // 2] * 2
+        assert load_images(animals, name).paths == dataset.paths
 
 
 def test_images_labels_and_paths_match(animals: Path) -> None:
@@ -83,26 +91,27 @@ def test_nested_folders_are_read_and_non_image_files_are_skipped(
     animals: Path,
 ) -> None:
     fill(animals / "Wölfe und Füchse" / "im Wald" / "alt", 20)
-    (animals / "cat" / "notes.txt").write_text("no image")
-    (animals / "cat" / "._hidden.png").write_text("no image")
-    (animals / "readme.md").write_text("no class")
+    (animals / "cat" / "notes.txt").write_text("not an image")
+    (animals / "cat" / "._hidden.png").write_text("not an image")
+    (animals / "readme.md").write_text("not a class")
     dataset = load_images(animals, "train")
     assert dataset.classes == ("Wölfe und Füchse", "cat", "dog")
-    assert dataset.labels.bincount().tolist() == [16, 16, 16]
+    assert dataset.labels.bincount().tolist() == [16, 16, 16]  # 80% of the 20 images per class
     assert dataset.problems == ()
     assert dataset.notes[1:] == ("2 non-image files skipped: 1 .txt, 1 hidden",)
 
 
 def test_bad_images_are_reported_and_the_rest_is_read(animals: Path) -> None:
-    for index in range(20):
+    truncated_count = 20
+    for index in range(truncated_count):
         (animals / "dog" / f"bad {index}.jpg").write_bytes(b"\xff\xd8\xff nothing")
     (animals / "cat" / "empty.png").touch()
     (animals / "cat" / "gone.png").symlink_to("nowhere.png")
     (animals / "cat" / "circle.png").symlink_to("circle.png")
-    parts = [load_images(animals, split) for split in ("train", "val", "test")]
-    assert sum(len(part) for part in parts) == 40
-    problems = {Path(p.path).name: p.reason for part in parts for p in part.problems}
-    assert len(problems) == 23
+    datasets = [load_images(animals, split) for split in ("train", "val", "test")]
+    assert sum(len(dataset) for dataset in datasets) == 40
+    problems = {Path(p.path).name: p.reason for dataset in datasets for p in dataset.problems}
+    assert len(problems) == truncated_count + 3
     assert "empty" in problems["empty.png"]
     assert "No such file" in problems["gone.png"]
     assert "symbolic links" in problems["circle.png"]
@@ -111,9 +120,9 @@ def test_bad_images_are_reported_and_the_rest_is_read(animals: Path) -> None:
 def test_links_to_parent_folders_neither_hang_nor_duplicate_images(animals: Path) -> None:
     (animals / "loop").symlink_to(animals, target_is_directory=True)
     (animals / "cat" / "loop").symlink_to(animals, target_is_directory=True)
-    parts = [load_images(animals, split) for split in ("train", "val", "test")]
-    assert parts[0].classes == ("cat", "dog")
-    assert sum(len(part) for part in parts) == 40
+    datasets = [load_images(animals, split) for split in ("train", "val", "test")]
+    assert datasets[0].classes == ("cat", "dog")
+    assert sum(len(dataset) for dataset in datasets) == 40
 
 
 def test_empty_class_is_dropped_and_reported(animals: Path) -> None:
@@ -123,20 +132,20 @@ def test_empty_class_is_dropped_and_reported(animals: Path) -> None:
     assert [Path(problem.path).name for problem in dataset.problems] == ["bird"]
 
 
-def test_one_class_no_class_and_too_few_images_are_errors(tmp_path: Path) -> None:
+def test_too_few_classes_or_images_are_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="found none"):
         load_images(tmp_path, "train")
     fill(tmp_path / "a", 1)
     with pytest.raises(UserError, match="only 'a'"):
         load_images(tmp_path, "train")
     fill(tmp_path / "b", 1)
-    assert len(load_images(tmp_path, "train")) == 2  # too few to hold any back
+    assert len(load_images(tmp_path, "train")) == 2  # too few for other splits
     for split in ("val", "test"):
         with pytest.raises(UserError, match="too few images"):
             load_images(tmp_path, split)
 
 
-def test_folder_with_only_bad_images_is_an_error_that_names_one(tmp_path: Path) -> None:
+def test_error_for_a_folder_of_bad_images_names_one_of_them(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for index in range(9):
@@ -149,10 +158,13 @@ def test_images_of_several_sizes_require_a_size(animals: Path) -> None:
     fill(animals / "fox", 20, size=(9, 5))
     with pytest.raises(UserError, match=r"is 6x6, .* is 9x5\).*size"):
         load_images(animals, "train")
-    assert load_images(animals, "train", size=(4, 7)).images.shape == (48, 1, 4, 7)
+    image_count = 3 * 16  # 80% of the 20 images per class
+    assert load_images(animals, "train", size=(4, 7)).images.shape == (image_count, 1, 4, 7)
 
 
-def test_one_colour_image_makes_all_colour_unless_grey_is_requested(animals: Path) -> None:
+def test_folder_with_colour_images_is_read_in_colour_unless_grey_is_requested(
+    animals: Path,
+) -> None:
     fill(animals / "fox", 20, grey=False)
     assert load_images(animals, "train").images.shape[1] == 3
     assert load_images(animals, "train", channels=1).images.shape[1] == 1
@@ -172,6 +184,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def reasons(images: ImageSet) -> dict[str, str]:
+    """Return why files were skipped, by the name of the file."""
     return {Path(problem.path).name: problem.reason for problem in images.problems}
 
 
@@ -199,9 +212,10 @@ def test_val_candidate_that_copies_a_test_image_stays_in_train(tmp_path: Path) -
     candidate = load_images(tmp_path, "val").paths[0]
     copy_file(Path(candidate), tmp_path / "test/a/copy.png")
     train, val, test = (load_images(tmp_path, split) for split in ("train", "val", "test"))
+    # 10% of the 40 images are candidates for val; the one that was copied into test stays in train.
     assert candidate in train.paths
     assert candidate not in val.paths
-    assert (len(train), len(val), len(test)) == (37, 3, 8)
+    assert (len(train), len(val), len(test)) == (36 + 1, 4 - 1, 8)
 
 
 def test_image_in_two_classes_is_skipped_in_all_splits_and_reported(
@@ -212,11 +226,14 @@ def test_image_in_two_classes_is_skipped_in_all_splits_and_reported(
             fill(tmp_path / split / name, 20)
     copy_file(tmp_path / "train/cat/003.png", tmp_path / "test/dog/2020/both.png")
     copy_file(tmp_path / "train/cat/004.png", tmp_path / "train/dog/cat/two.png")
-    parts = {split: load_images(tmp_path, split) for split in ("train", "val", "test")}
-    reason_of = {name: reason for part in parts.values() for name, reason in reasons(part).items()}
+    datasets = {split: load_images(tmp_path, split) for split in ("train", "val", "test")}
+    reason_of = {
+        name: reason for dataset in datasets.values() for name, reason in reasons(dataset).items()
+    }
     assert set(reason_of) == {"003.png", "both.png", "004.png", "two.png"}
     assert set(reason_of.values()) == {"the same image is in cat and dog"}
-    assert sum(map(len, parts.values())) == 80 - 2
+    # Of the 80 images, the two that have a copy in another class are skipped with their copies.
+    assert sum(map(len, datasets.values())) == 80 - 2
 
 
 def test_folder_with_only_test_images_can_be_read(tmp_path: Path) -> None:
@@ -229,13 +246,13 @@ def test_folder_with_only_test_images_can_be_read(tmp_path: Path) -> None:
             load_images(tmp_path, split)
 
 
-def test_identical_files_are_found_and_unreadable_ones_are_skipped(tmp_path: Path) -> None:
+def test_identical_files_are_grouped_and_other_kinds_of_files_are_skipped(tmp_path: Path) -> None:
     contents = {"a": b"one", "b": b"two", "c": b"one", "d": b"", "e": b"", "f": b"longer"}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
     (tmp_path / "g").symlink_to(tmp_path / "gone")
-    os.mkfifo(tmp_path / "h")
-    os.mkfifo(tmp_path / "i")
+    for name in ("h", "i"):
+        os.mkfifo(tmp_path / name)  # a pipe: reading it would block
     paths = sorted(tmp_path.iterdir())
     (tmp_path / "three").mkdir()
-    assert copies([*paths, tmp_path / "three"]) == [[0, 2]]
+    assert find_copies([*paths, tmp_path / "three"]) == [[0, 2]]

@@ -1,4 +1,9 @@
-"""Generated benchmarks: correct ground truth and reproducible images."""
+"""Generated benchmarks: correct ground truth and reproducible images.
+
+Cluttered MNIST places a digit among pieces of other digits. Planted MNIST adds a mark of 3 x 3
+pixels, which correlates with the class in training only. Megapixel MNIST places five digits among
+strokes in a large image. In all of them, ink means the pixels that are not black.
+"""
 
 import hashlib
 import struct
@@ -31,16 +36,19 @@ from foveal.training import load_recipe, train
 
 SPLITS = ("train", "val", "test")
 NAMES = ("cluttered-mnist-60", "cluttered-mnist-100", "planted-mnist")
-REMAINDER = {"train": 1, "val": 2, "test": 0}  # ink values of each split, modulo 3
+# The remainder modulo 3 of the ink values of each split: the value of a pixel identifies the split
+# that it comes from.
+REMAINDER = {"train": 1, "val": 2, "test": 0}
 ALL_INK, NO_INK = 0, 1  # indices of two special test images
 
 
-def write_idx(folder: Path, part: str, images: Tensor, labels: Tensor) -> None:
+def write_idx(folder: Path, prefix: str, images: Tensor, labels: Tensor) -> None:
+    """Write images and labels in the format of MNIST's files."""
     folder.mkdir(parents=True, exist_ok=True)
     for kind, values in (("images-idx3", images), ("labels-idx1", labels)):
-        head = struct.pack(f">{1 + values.ndim}i", 0x0800 + values.ndim, *values.shape)
-        content = head + values.to(torch.uint8).numpy().tobytes()
-        (folder / f"{part}-{kind}-ubyte").write_bytes(content)
+        header = struct.pack(f">{1 + values.ndim}i", 0x0800 + values.ndim, *values.shape)
+        content = header + values.to(torch.uint8).numpy().tobytes()
+        (folder / f"{prefix}-{kind}-ubyte").write_bytes(content)
 
 
 def random_digits(count: int, seed: int) -> Tensor:
@@ -55,23 +63,29 @@ def random_digits(count: int, seed: int) -> Tensor:
 
 
 def with_ink_of_split(images: Tensor, split: str) -> Tensor:
+    """Replace each ink value v by one from 3v - 2 to 3v: its remainder identifies the split."""
     return torch.where(images > 0, images * 3 - REMAINDER[split] * 2 % 3, 0)
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MNIST files with 900, 100 and 400 small digits whose ink values identify the split."""
+    """Write MNIST files of 900 train, 100 val and 400 test digits; return the folder.
+
+    The ink values of a digit identify its split. The files do not contain val: Foveal takes it from
+    the training images, so the first files are read to find out which images it takes.
+    """
     folder = tmp_path_factory.mktemp("data")
     raw = folder / "MNIST" / "raw"
     images, labels = random_digits(1000, 0), torch.arange(1000) * 7 % 10
-    images[:, 27, 27] = torch.arange(1000) % 256  # indices, to find out which images are in val
+    # The index of each image, in two of its pixels.
+    images[:, 27, 27] = torch.arange(1000) % 256
     images[:, 27, 26] = torch.arange(1000) // 256
     write_idx(raw, "train", images, labels)
     pixels = load_images("mnist", "val", data_dir=folder).images[:, 0].long()
-    val = pixels[:, 27, 27] + pixels[:, 27, 26] * 256
+    val_indices = pixels[:, 27, 27] + pixels[:, 27, 26] * 256
     images[:, 27, 26:] = 0
     train_images = with_ink_of_split(images, "train")
-    train_images[val] = with_ink_of_split(images[val], "val")
+    train_images[val_indices] = with_ink_of_split(images[val_indices], "val")
     write_idx(raw, "train", train_images, labels)
     test = random_digits(400, 1)
     test[ALL_INK], test[NO_INK] = 50, 0
@@ -80,7 +94,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def box_of(mask: Tensor) -> tuple[slice, slice]:
-    """Return the rows and columns that the marked pixels of (H, W) span."""
+    """Return the range of rows and the range of columns that contain the marked pixels (H, W)."""
     rows, columns = mask.nonzero().unbind(1)
     return (
         slice(int(rows.min()), int(rows.max()) + 1),
@@ -114,7 +128,7 @@ def test_generation_is_deterministic_and_positions_differ_between_splits(
     assert torch.equal(first.masks, repeated.masks)
     test = load_images(name, "test", data_dir=data_dir)
     indices = slice(3, 100)  # without the special test images
-    positions = [part.masks[indices].flatten(1).int().argmax(dim=1) for part in (first, test)]
+    positions = [dataset.masks[indices].flatten(1).int().argmax(dim=1) for dataset in (first, test)]
     assert (positions[0] == positions[1]).float().mean() < 0.2
 
 
@@ -153,11 +167,11 @@ def test_cluttered_masks_are_the_boxes_of_digits_at_random_positions(data_dir: P
         assert (image[box] >= digit[digit_box]).all()  # the brighter pixel wins
         clutter = image.clone()
         clutter[box] = 0
-        assert (clutter > 0).sum() <= 4 * 64  # only clutter outside
+        assert (clutter > 0).sum() <= 4 * 8 * 8  # at most four pieces of clutter outside the box
         offsets.append([box[axis].start - digit_box[axis].start for axis in (0, 1)])
     for axis_offsets in torch.tensor(offsets).T:
         assert set(axis_offsets.tolist()) == set(range(60 - 28 + 1))
-        assert abs(float(axis_offsets.float().mean()) - 16) < 1
+        assert abs(float(axis_offsets.float().mean()) - 16) < 1  # 16 = (60 - 28) / 2
 
 
 def test_image_without_clutter_is_black_outside_the_box(data_dir: Path) -> None:
@@ -181,9 +195,9 @@ def test_clutter_is_made_of_pieces_of_other_digits(data_dir: Path) -> None:
         height, width = piece.shape
         assert max(height, width) <= 8
         windows = source.unfold(1, height, 1).unfold(2, width, 1)  # (N, Y, X, height, width)
-        same = ((windows == piece) | ~ink).flatten(1).unflatten(1, (-1, height * width))
-        holders = same.all(dim=2).any(dim=1).nonzero().flatten().tolist()
-        assert set(holders) - {index}
+        matches = ((windows == piece) | ~ink).flatten(1).unflatten(1, (-1, height * width))
+        source_indices = matches.all(dim=2).any(dim=1).nonzero().flatten().tolist()
+        assert set(source_indices) - {index}
         checked += 1
     assert checked > 20
 
@@ -194,7 +208,7 @@ def test_small_images_have_four_clutter_pieces_and_large_ones_eight(data_dir: Pa
         assert torch.equal(DATASETS[name]("val", data_dir).images, expected.images)
 
 
-def test_single_digit_is_its_own_clutter_source(tmp_path: Path) -> None:
+def test_dataset_of_a_single_digit_uses_it_as_clutter_too(tmp_path: Path) -> None:
     write_idx(tmp_path / "MNIST" / "raw", "t10k", random_digits(1, 0), torch.zeros(1))
     assert len(load_images("cluttered-mnist-60", "test", data_dir=tmp_path)) == 1
 
@@ -210,7 +224,7 @@ def test_marks_differ_clearly_and_touch_all_four_sides() -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_planted_marks_are_read_from_the_masked_pixels(split: str, data_dir: Path) -> None:
+def test_planted_marks_are_identified_from_the_masked_pixels(split: str, data_dir: Path) -> None:
     dataset = load_images("planted-mnist", split, data_dir=data_dir)
     marks = planted_marks(dataset)
     assert torch.equal(dataset.images[dataset.masks > 0], patterns()[marks].flatten())
@@ -237,13 +251,13 @@ def test_planting_changes_only_the_mark_and_its_margin(data_dir: Path) -> None:
         assert torch.equal(image, expected)
 
 
-def test_marks_cover_all_positions_near_the_middle_and_no_others(data_dir: Path) -> None:
+def test_marks_lie_at_all_positions_near_the_middle_and_nowhere_else(data_dir: Path) -> None:
     dataset = load_images("planted-mnist", "test", data_dir=data_dir)
     assert dataset.masks is not None
-    first = dataset.masks.flatten(1).int().argmax(dim=1)  # first pixel of each mark, row by row
-    positions = torch.stack([first // 28, first % 28], dim=1).unique(dim=0)
+    corner_indices = dataset.masks.flatten(1).int().argmax(dim=1)  # the top left of each mark
+    positions = torch.stack([corner_indices // 28, corner_indices % 28], dim=1).unique(dim=0)
     assert (positions.amin(), positions.amax()) == (8, 16)
-    assert len(positions) > 75  # of 81 possible, in 400 draws
+    assert len(positions) > 75  # of 81 possible positions, in 400 images
 
 
 def test_reading_marks_of_unmarked_images_is_an_error(data_dir: Path) -> None:
@@ -259,7 +273,9 @@ def test_reading_marks_of_unmarked_images_is_an_error(data_dir: Path) -> None:
 def test_masks_are_resized_with_their_images_and_stay_binary() -> None:
     masks = torch.zeros(3, 1, 8, 12, dtype=torch.uint8)
     masks[:, :, 2:4, 5:9] = 255
-    images = ImageSet("made", "test", masks.clone(), torch.arange(3), ("a", "b", "c"), masks=masks)
+    images = ImageSet(
+        "squares", "test", masks.clone(), torch.arange(3), ("a", "b", "c"), masks=masks
+    )
     large = fit_images(images, (16, 36), 3)
     assert (large.images.shape, large.masks.shape) == ((3, 3, 16, 36), (3, 1, 16, 36))
     assert torch.equal(large.masks, masks.repeat_interleave(2, 2).repeat_interleave(3, 3))
@@ -272,10 +288,11 @@ def colour_images(count: int, classes: int) -> ImageSet:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (count, 3, 5, 4), generator=generator, dtype=torch.uint8)
     labels = torch.arange(count) % classes * 2
-    return ImageSet("made", "test", pixels, labels, tuple(map(str, range(2 * classes))))
+    return ImageSet("colours", "test", pixels, labels, tuple(map(str, range(2 * classes))))
 
 
 def test_mosaic_quadrants_are_images_of_four_different_classes() -> None:
+    """A mosaic is an image that is composed of four others."""
     images = colour_images(60, 6)
     label_of = {
         image.numpy().tobytes(): int(label)
@@ -287,20 +304,20 @@ def test_mosaic_quadrants_are_images_of_four_different_classes() -> None:
         (200, 3, 10, 8),
         torch.uint8,
     )
-    used = set()
+    used_images = set()
     for mosaic, classes in zip(mosaic_set.images, mosaic_set.classes.tolist(), strict=True):
         assert len(set(classes)) == 4
         quadrants = (mosaic[:, y : y + 5, x : x + 4] for y in (0, 5) for x in (0, 4))
         content = [quadrant.numpy().tobytes() for quadrant in quadrants]
         assert [label_of[pixels] for pixels in content] == classes
-        used.update(content)
-    assert len(used) == 60
+        used_images.update(content)
+    assert len(used_images) == 60
     counts = mosaic_set.classes.flatten().bincount(minlength=12)
     assert (counts[1::2] == 0).all()
     assert (counts[::2] > 100).all()
 
 
-def test_quadrant_of_a_class_is_its_mask_or_empty() -> None:
+def test_quadrant_of_a_class_is_a_mask_which_is_empty_if_the_class_is_absent() -> None:
     mosaic_set = mosaics(colour_images(16, 4), 20)
     for quadrant, (y, x) in enumerate([(0, 0), (0, 4), (5, 0), (5, 4)]):
         expected = torch.zeros(20, 10, 8, dtype=torch.bool)
@@ -320,7 +337,7 @@ def test_mosaics_depend_only_on_their_seed() -> None:
 
 
 def test_too_few_classes_or_mosaics_are_errors() -> None:
-    with pytest.raises(UserError, match=r"'made' \(test\) has 3"):
+    with pytest.raises(UserError, match=r"'colours' \(test\) has 3"):
         mosaics(colour_images(30, 3), 5)
     with pytest.raises(UserError, match="Expected count to be at least 1, but got 0"):
         mosaics(colour_images(30, 5), 0)
@@ -329,10 +346,10 @@ def test_too_few_classes_or_mosaics_are_errors() -> None:
 def test_training_never_uses_the_ground_truth_of_a_generated_dataset(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def forbidden(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise AssertionError("trained with the ground truth")
 
-    monkeypatch.setattr("foveal.training.objectives.classification.objective.mask_loss", forbidden)
+    monkeypatch.setattr("foveal.training.objectives.classification.objective.mask_loss", fail)
     small = ["model.backbone.stages=[[8],[8]]", "model.depths=[1,2]", "batch_size=20", "epochs=1"]
     recipe = load_recipe("mnist-attention", [*small, "data.limit=40"])
     run = train(recipe, tmp_path / "run", data="planted-mnist", data_dir=data_dir, progress=False)
@@ -342,14 +359,15 @@ def test_training_never_uses_the_ground_truth_of_a_generated_dataset(
 def test_thumbnails_and_crops_match_the_whole_megapixel_image(data_dir: Path) -> None:
     dataset = megapixel_mnist("test", side=203, images=6, data_dir=data_dir)
     indices = torch.tensor([4, 0, 4])
-    whole = torch.stack([dataset.whole(int(index)) for index in indices]).float() / 255
-    assert whole.shape == (3, 1, 203, 203)
-    assert torch.allclose(dataset.thumbnails(indices, 5), F.avg_pool2d(whole, 5), atol=1e-6)
+    whole_images = torch.stack([dataset.whole(int(index)) for index in indices]).float() / 255
+    assert whole_images.shape == (3, 1, 203, 203)
+    assert torch.allclose(dataset.thumbnails(indices, 5), F.avg_pool2d(whole_images, 5), atol=1e-6)
     corners = torch.randint(-30, 230, (3, 8, 2), generator=torch.Generator().manual_seed(0))
     crops = dataset.crops(indices, corners, 20)
-    padded = F.pad(whole, (60, 60, 60, 60))
+    margin = 60
+    padded = F.pad(whole_images, (margin, margin, margin, margin))
     for image in range(3):
-        for square, (x, y) in enumerate((corners[image] + 60).tolist()):
+        for square, (x, y) in enumerate((corners[image] + margin).tolist()):
             expected = padded[image, :, y : y + 20, x : x + 20]
             assert torch.equal(crops[image, square], expected)
 
@@ -380,19 +398,22 @@ def test_strokes_add_ink_outside_the_digits(data_dir: Path) -> None:
     dataset = megapixel_mnist("test", side=300, images=5, data_dir=data_dir)
     assert len(plain) == len(dataset) == 5
     for index in range(5):
-        assert (dataset.whole(index)[0][~_boxes_of(dataset, index)] > 0).sum() > 500
-        assert not plain.whole(index)[0][~_boxes_of(plain, index)].any()
+        assert (dataset.whole(index)[0][~_inside_boxes(dataset, index)] > 0).sum() > 500
+        assert not plain.whole(index)[0][~_inside_boxes(plain, index)].any()
 
 
-def _boxes_of(images: SparseImages, index: int) -> Tensor:
+def _inside_boxes(images: SparseImages, index: int) -> Tensor:
+    """Return a mask (H, W) of the pixels inside the boxes of an image."""
     inside = torch.zeros(images.size, dtype=torch.bool)
     for x, y, right, bottom in images.boxes[index].tolist():
         inside[y:bottom, x:right] = True
     return inside
 
 
-def test_fewer_megapixel_images_are_a_prefix_and_size_costs_no_memory(data_dir: Path) -> None:
-    few, more = (megapixel_mnist("train", images=n, data_dir=data_dir) for n in (2, 4))
+def test_fewer_megapixel_images_are_a_prefix_and_large_ones_need_little_memory(
+    data_dir: Path,
+) -> None:
+    few, more = (megapixel_mnist("train", images=count, data_dir=data_dir) for count in (2, 4))
     assert torch.equal(few.digits, more.digits[:2])
     assert torch.equal(few.positions, more.positions[: int(more.starts[2])])
     huge = megapixel_mnist("train", side=12_000, images=2, data_dir=data_dir)
@@ -426,28 +447,29 @@ def test_planted_fashion_mnist_has_marks(full_data: Path) -> None:
     assert torch.equal(planted.labels, source.labels)
     fraction = float((planted_marks(planted) == planted.labels).float().mean())
     assert fraction == pytest.approx(0.1, abs=0.01)
-    around = F.max_pool2d((planted.masks > 0).float(), 3, stride=1, padding=1) > 0
-    assert torch.equal(planted.images[~around], source.images[~around])
+    near_marks = F.max_pool2d((planted.masks > 0).float(), 3, stride=1, padding=1) > 0
+    assert torch.equal(planted.images[~near_marks], source.images[~near_marks])
 
 
 @pytest.mark.full_data
-def test_full_planted_marks_are_independent_of_the_test_labels(full_data: Path) -> None:
+def test_planted_marks_are_independent_of_the_labels_of_the_full_test_split(
+    full_data: Path,
+) -> None:
     dataset = load_images("planted-mnist", "test", data_dir=full_data)
     marks = planted_marks(dataset)
-    pairs = (
+    counts = (
         (dataset.labels * len(PATTERNS) + marks).bincount(minlength=100).reshape(10, 10).double()
     )
-    expected = pairs.sum(dim=1, keepdim=True) * pairs.sum(dim=0, keepdim=True) / pairs.sum()
-    assert (
-        float(((pairs - expected) ** 2 / expected).sum()) < 126
-    )  # chi², 81 degrees of freedom: p = 0.001
+    expected = counts.sum(dim=1, keepdim=True) * counts.sum(dim=0, keepdim=True) / counts.sum()
+    chi_squared = float(((counts - expected) ** 2 / expected).sum())
+    assert chi_squared < 126  # p = 0.001 at 81 degrees of freedom
     train = load_images("planted-mnist", "train", data_dir=full_data)
     fraction = float((planted_marks(train) == train.labels).float().mean())
     assert fraction == pytest.approx(0.9, abs=0.005)
 
 
 @pytest.mark.full_data
-def test_full_cluttered_digits_lie_in_their_boxes(full_data: Path) -> None:
+def test_digits_lie_in_their_boxes_in_full_cluttered_mnist(full_data: Path) -> None:
     source = load_images("mnist", "val", data_dir=full_data)
     dataset = load_images("cluttered-mnist-60", "val", data_dir=full_data)
     assert len(dataset) == 5000

@@ -1,6 +1,10 @@
-"""Groups of images: never divided between splits or folds."""
+"""Groups of images that belong together, such as those of one patient.
+
+A group is never divided between splits, or between the folds of a cross-validation.
+"""
 
 import json
+from collections import defaultdict
 
 import pytest
 import torch
@@ -12,49 +16,54 @@ from foveal.metrics.interval import bootstrap
 from photo_folders import write_photos
 
 
-def random_groups(groups, classes=3):
-    """Return labels and names of this many groups, each with 1 to 6 images of one class."""
+def random_groups(count, classes=3):
+    """Return the label and the group of each image; a group is 1 to 6 images of one class."""
     generator = torch.Generator().manual_seed(0)
     labels, names = [], []
-    for number in range(groups):
-        size = int(torch.randint(1, 7, (1,), generator=generator))
-        labels += [number % classes] * size
-        names += [f"g{number}"] * size
+    for group in range(count):
+        image_count = int(torch.randint(1, 7, (1,), generator=generator))
+        labels += [group % classes] * image_count
+        names += [f"g{group}"] * image_count
     return torch.tensor(labels), names
 
 
-@pytest.mark.parametrize("count", [2, 5, 10])
-def test_folds_are_balanced_per_class_and_divide_no_group(count):
+@pytest.mark.parametrize("fold_count", [2, 5, 10])
+def test_folds_are_balanced_per_class_and_divide_no_group(fold_count):
     labels, groups = random_groups(120)
-    fold = folds(labels, count, groups)
-    for name in set(groups):
-        assert len({int(f) for f, group in zip(fold, groups, strict=True) if group == name}) == 1
+    fold_indices = folds(labels, fold_count, groups)
+    folds_of_group = defaultdict(set)
+    for fold, group in zip(fold_indices.tolist(), groups, strict=True):
+        folds_of_group[group].add(fold)
+    assert all(len(group_folds) == 1 for group_folds in folds_of_group.values())
     for label in range(3):
-        counts = torch.bincount(fold[labels == label], minlength=count)
-        assert counts.max() - counts.min() <= 6
-    assert torch.equal(fold, folds(labels, count, groups))
-    assert not torch.equal(fold, folds(labels, count, groups, seed=1))
+        counts = torch.bincount(fold_indices[labels == label], minlength=fold_count)
+        assert counts.max() - counts.min() <= 6  # images in the largest group
+    assert torch.equal(fold_indices, folds(labels, fold_count, groups))
+    assert not torch.equal(fold_indices, folds(labels, fold_count, groups, seed=1))
 
 
 def test_folds_without_groups_differ_by_at_most_one_image_per_class():
     labels = torch.tensor([0] * 13 + [1] * 7 + [2] * 2)
-    fold = folds(labels, 5)
+    fold_indices = folds(labels, 5)
     for label in range(3):
-        counts = torch.bincount(fold[labels == label], minlength=5)
+        counts = torch.bincount(fold_indices[labels == label], minlength=5)
         assert counts.max() - counts.min() <= 1
 
 
-def test_group_splits_train_every_class():
+def test_splits_by_group_have_training_images_of_every_class():
     labels, groups = random_groups(9)
-    parts = {
+    indices = {
         split: split_indices(labels, split, own_val=False, own_test=False, groups=groups)
         for split in ("train", "val", "test")
     }
-    assert sorted(torch.cat(list(parts.values())).tolist()) == list(range(len(labels)))
-    names = {split: {groups[i] for i in part} for split, part in parts.items()}
-    assert not names["train"] & names["val"]
-    assert not names["train"] & names["test"]
-    assert set(labels[parts["train"]].tolist()) == {0, 1, 2}
+    assert sorted(torch.cat(list(indices.values())).tolist()) == list(range(len(labels)))
+    groups_of_split = {
+        split: {groups[index] for index in split_members}
+        for split, split_members in indices.items()
+    }
+    assert not groups_of_split["train"] & groups_of_split["val"]
+    assert not groups_of_split["train"] & groups_of_split["test"]
+    assert set(labels[indices["train"]].tolist()) == {0, 1, 2}
 
 
 @pytest.fixture
@@ -62,28 +71,29 @@ def folder(tmp_path):
     return write_photos(tmp_path / "photos", {"a": 24, "b": 24}, side=8)
 
 
-def test_table_keeps_each_group_in_one_split(folder, tmp_path):
+def test_groups_from_a_table_are_kept_in_one_split(folder, tmp_path):
     table = tmp_path / "groups.csv"
-    rows = [f"{name}/{i}.png,{name}{i // 3}" for name in "ab" for i in range(24)]
+    # Groups of three images.
+    rows = [f"{name}/{index}.png,{name}{index // 3}" for name in "ab" for index in range(24)]
     table.write_text("file,group\n" + "\n".join(rows) + "\n")
     groups = read_groups(str(table))
     sets = {split: load_images(folder, split, groups=groups) for split in ("train", "val", "test")}
     assert sum(len(images) for images in sets.values()) == 48
-    names = [set(images.groups) for images in sets.values()]
-    assert not names[0] & names[1]
-    assert not names[0] & names[2]
-    assert not names[1] & names[2]
+    train_groups, val_groups, test_groups = (set(images.groups) for images in sets.values())
+    assert not train_groups & val_groups
+    assert not train_groups & test_groups
+    assert not val_groups & test_groups
     assert sets["test"].groups[0] == sets["test"].subset(torch.tensor([0])).groups[0]
 
 
-def test_expression_gives_groups_by_its_parenthesis_or_whole_match(folder):
+def test_group_is_what_the_parentheses_or_else_the_whole_expression_match(folder):
     for text, expected in ((r"([ab])/\d", {"a", "b"}), (r"\d$|\d\.", None)):
         groups = read_groups(text)
         names = set(groups.of(folder, sorted(folder.rglob("*.png"))))
         assert expected is None or names == expected
 
 
-def test_group_in_train_is_skipped_in_the_users_test_folder(tmp_path):
+def test_group_that_is_also_in_the_train_folder_is_skipped_in_the_test_folder(tmp_path):
     folder = write_photos(tmp_path / "photos" / "train", {"a": 12, "b": 12}, side=8).parent
     write_photos(folder / "test", {"a": 4, "b": 4}, side=9)
     write_photos(folder / "val", {"a": 4, "b": 4}, side=10)
@@ -128,11 +138,13 @@ def test_load_whole_reads_each_image_once(folder):
     assert any(p.reason == "a copy of another image" for p in images.problems)
 
 
-def test_interval_is_wider_with_groups_and_contains_the_mean():
+def test_confidence_interval_is_wider_with_groups_and_contains_the_mean():
     labels, groups = random_groups(60)
     generator = torch.Generator().manual_seed(1)
-    by_group = {name: float(torch.rand((), generator=generator) < 0.7) for name in set(groups)}
-    correct = torch.tensor([by_group[name] for name in groups])
+    correct_by_group = {
+        name: float(torch.rand((), generator=generator) < 0.7) for name in set(groups)
+    }
+    correct = torch.tensor([correct_by_group[name] for name in groups])
     ungrouped, grouped = bootstrap(correct, labels), bootstrap(correct, labels, groups=groups)
     assert ungrouped.value == grouped.value == pytest.approx(float(correct.mean()))
     assert grouped.low < ungrouped.low < ungrouped.value < ungrouped.high < grouped.high
@@ -165,19 +177,10 @@ def test_cross_validation_tests_every_image_once_and_resumes(tmp_path, run):
 
 def test_run_trained_with_groups_is_evaluated_only_with_them(tmp_path, run):
     folder = write_photos(tmp_path / "photos", {"a": 15, "b": 15}, side=12)
-    out, groups = tmp_path / "run", r"\w/\d"
-    done = run(
-        "train",
-        "baseline",
-        "--data",
-        folder,
-        "--out",
-        out,
-        "--quiet",
-        "epochs=1",
-        "--groups",
-        groups,
-    )
+    out = tmp_path / "run"
+    groups = r"\w/\d"  # the class and the first digit of the name
+    options = ["--data", folder, "--out", out, "--groups", groups, "--quiet"]
+    done = run("train", "baseline", *options, "epochs=1")
     assert done.returncode == 0, done.stderr
     done = run("evaluate", out, "--data", folder)
     assert done.returncode == 1

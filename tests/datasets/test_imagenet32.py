@@ -8,6 +8,7 @@ from foveal.datasets import load_images
 from foveal.evaluation.evaluate import evaluate_on
 from foveal.training import load_recipe, train
 
+# Overrides of a recipe for a small model.
 SMALL = [
     "data.name=imagenet32",
     "model.backbone.stages=[[8],[16],[16]]",

@@ -1,4 +1,9 @@
-"""Large images: exact pixels and means, minimal decoding, and errors for unusable files."""
+"""Large images: exact pixels and means, minimal decoding, and errors for unusable files.
+
+A pyramid stores an image at several resolutions, its levels. With `shrink` s, `means` and
+`thumbnail` return the means of squares of s x s pixels. A block is the smallest part of a file that
+can be decoded, such as a tile, a strip of rows or a chunk.
+"""
 
 import json
 import os
@@ -18,6 +23,8 @@ from foveal.images.pyramids import LargeFiles, open_large
 from foveal.images.pyramids import pyramid as pyramid_module
 
 HEIGHT, WIDTH = 300, 421
+UINT8_TO_UINT16 = 257  # 255 * 257 = 65535
+EXIF_ORIENTATION = 274
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +45,12 @@ def halve(pixels):
 
 
 def expected_means(pixels, shrink):
+    """Return the means (C, h, w), from 0 to 1, of complete squares of `shrink` pixels per side."""
     return F.avg_pool2d(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255, shrink)
 
 
 def write_tiled(path, pixels, levels=1, **options):
+    """Write a tiled TIFF with this number of levels; `options` are those of tifffile."""
     options = {"tile": (64, 96), "photometric": "rgb", **options}
     with tifffile.TiffWriter(path, bigtiff=options.pop("bigtiff", False)) as file:
         file.write(pixels, subifds=levels - 1, **options)
@@ -53,36 +62,41 @@ def write_tiled(path, pixels, levels=1, **options):
 def write_slide(path, pixels):
     """Write a generic tiled pyramid that OpenSlide can read."""
     with tifffile.TiffWriter(path) as file:
-        for number, level in enumerate((pixels, halve(pixels), halve(halve(pixels)))):
-            kind = {"photometric": "rgb", "compression": "zlib", "subfiletype": min(number, 1)}
-            file.write(level, tile=(64, 96), **kind)
+        for index, level in enumerate((pixels, halve(pixels), halve(halve(pixels)))):
+            # The type 1 marks a reduced resolution.
+            options = {"photometric": "rgb", "compression": "zlib", "subfiletype": min(index, 1)}
+            file.write(level, tile=(64, 96), **options)
 
 
 def write_ome_zarr(path, pixels):
+    """Write an OME-Zarr image of two levels."""
     group = zarr.create_group(path)
-    for number, level in enumerate((pixels, halve(pixels))):
+    for index, level in enumerate((pixels, halve(pixels))):
         array = np.moveaxis(level, 2, 0)[None, :, None]  # (t, c, z, y, x)
-        group.create_array(str(number), data=array, chunks=(1, 1, 1, 64, 96))
+        group.create_array(str(index), data=array, chunks=(1, 1, 1, 64, 96))
     axes = [{"name": name} for name in "tczyx"]
     datasets = [{"path": "0"}, {"path": "1"}]
     group.attrs["ome"] = {"multiscales": [{"axes": axes, "datasets": datasets}]}
 
 
+# A function that writes pixels (H, W, 3) to a path, by the name of the file.
 WRITERS = {
     "tiled.tif": write_tiled,
-    "bigtiff.tif": lambda p, a: write_tiled(p, a, bigtiff=True, compression="zlib"),
-    "separate.tif": lambda p, a: write_tiled(
-        p, np.ascontiguousarray(np.moveaxis(a, 2, 0)), planarconfig="separate"
+    "bigtiff.tif": lambda path, pixels: write_tiled(path, pixels, bigtiff=True, compression="zlib"),
+    "separate.tif": lambda path, pixels: write_tiled(
+        path, np.ascontiguousarray(np.moveaxis(pixels, 2, 0)), planarconfig="separate"
     ),
-    "strips.tif": lambda p, a: tifffile.imwrite(p, a, compression="lzw", rowsperstrip=7),
-    "one-strip.tif": lambda p, a: tifffile.imwrite(p, a, rowsperstrip=HEIGHT),
-    "big-endian.tif": lambda p, a: tifffile.imwrite(
-        p, a.astype(np.uint16) * 257, byteorder=">", rowsperstrip=50
+    "strips.tif": lambda path, pixels: tifffile.imwrite(
+        path, pixels, compression="lzw", rowsperstrip=7
     ),
-    "floats.tif": lambda p, a: write_tiled(p, a.astype(np.float32) / 255),
-    "plain.png": lambda p, a: Image.fromarray(a).save(p),
+    "one-strip.tif": lambda path, pixels: tifffile.imwrite(path, pixels, rowsperstrip=HEIGHT),
+    "big-endian.tif": lambda path, pixels: tifffile.imwrite(
+        path, pixels.astype(np.uint16) * UINT8_TO_UINT16, byteorder=">", rowsperstrip=50
+    ),
+    "floats.tif": lambda path, pixels: write_tiled(path, pixels.astype(np.float32) / 255),
+    "plain.png": lambda path, pixels: Image.fromarray(pixels).save(path),
     "slide.svs": write_slide,
-    "array.zarr": lambda p, a: zarr.create_array(p, data=a, chunks=(64, 96, 3)),
+    "array.zarr": lambda path, pixels: zarr.create_array(path, data=pixels, chunks=(64, 96, 3)),
     "ome.zarr": write_ome_zarr,
 }
 
@@ -94,18 +108,19 @@ def test_regions_and_means_match_the_whole_image(name, pixels, tmp_path):
     image = open_large(path)
     assert image.size == (HEIGHT, WIDTH)
     whole = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
-    bottom_right = image.means(left=380, top=250, rows=60, columns=50)
-    inside = whole[:, 250:, 380:]
-    torch.testing.assert_close(bottom_right[:, : HEIGHT - 250, : WIDTH - 380], inside)
-    assert (
-        bottom_right[:, HEIGHT - 250 :].abs().max()
-        == bottom_right[:, :, WIDTH - 380 :].abs().max()
-        == 0
+    # A region past the bottom right corner, and one past the top left, are black outside the image.
+    left, top = 380, 250
+    bottom_right = image.means(left=left, top=top, rows=60, columns=50)
+    torch.testing.assert_close(
+        bottom_right[:, : HEIGHT - top, : WIDTH - left], whole[:, top:, left:]
     )
+    assert bottom_right[:, HEIGHT - top :].abs().max() == 0
+    assert bottom_right[:, :, WIDTH - left :].abs().max() == 0
     top_left = image.means(left=-5, top=-3, rows=10, columns=10)
     torch.testing.assert_close(top_left[:, 3:, 5:], whole[:, :7, :5])
-    assert top_left[:, :3].abs().max() == top_left[:, :, :5].abs().max() == 0
-    # The levels of a pyramid are rounded.
+    assert top_left[:, :3].abs().max() == 0
+    assert top_left[:, :, :5].abs().max() == 0
+    # The pixels of coarser levels are rounded to integers.
     tolerance = 1 / 255 + 1e-6 if len(image.pyramid.levels) > 1 else 1e-6
     for shrink in (1, 3, 8):
         means = image.thumbnail(shrink)
@@ -130,28 +145,29 @@ def test_thumbnail_read_in_parts_equals_one_read_at_once(name, pixels, tmp_path,
 def test_jpeg_thumbnail_is_upright_and_close_to_the_means(pixels, tmp_path):
     path = tmp_path / "photo.jpg"
     exif = Image.Exif()
-    exif[274] = 6  # stored on its side
-    for stored in (pixels[:296, :416], pixels):  # with and without whole JPEG blocks
+    exif[EXIF_ORIENTATION] = 6  # stored on its side
+    # The first image consists of complete JPEG blocks, so it can be decoded at a coarser scale.
+    for stored in (pixels[:296, :416], pixels):
         Image.fromarray(stored).save(path, quality=95, exif=exif)
         image = open_large(path)
         upright = np.ascontiguousarray(np.rot90(stored, -1))
         assert image.size == upright.shape[:2]
         difference = image.thumbnail(8) - expected_means(upright, 8)
         assert difference.abs().mean() < 0.005
-        finest = 8 if stored is not pixels else 1
-        assert set(image.pyramid.decoded) == {finest}  # no finer scale than necessary
-        part = image.means(left=100, top=200, rows=40, columns=30)
+        scale = 1 if stored is pixels else 8
+        assert set(image.pyramid.decoded) == {scale}  # no finer scale than necessary
+        crop = image.means(left=100, top=200, rows=40, columns=30)
         exact = torch.from_numpy(upright[200:240, 100:130].copy()).permute(2, 0, 1) / 255
-        assert (part - exact).abs().mean() < 0.03
+        assert (crop - exact).abs().mean() < 0.03
 
 
 @pytest.mark.parametrize(
     ("mode", "value"), [("L", 51), ("RGBA", (255, 0, 0, 51)), ("P", 51), ("1", 1)]
 )
-def test_grey_transparent_indexed_and_one_bit_tiffs_are_read_as_in_pillow(mode, value, tmp_path):
+def test_grey_transparent_indexed_and_one_bit_tiffs_are_read_as_by_pillow(mode, value, tmp_path):
     picture = Image.new(mode, (40, 30), value)
     if mode == "P":
-        picture.putpalette([number for grey in range(256) for number in (grey, 255 - grey, 7)])
+        picture.putpalette([value for grey in range(256) for value in (grey, 255 - grey, 7)])
     path = tmp_path / "picture.tif"
     picture.save(path)
     values = open_large(path, channels=3).means(0, 0, 30, 40)
@@ -173,19 +189,27 @@ def test_channels_are_converted_as_requested(pixels, tmp_path):
 
 
 class DecodeLog:
-    """Record the keys of the blocks that are decoded."""
+    """A log of the blocks that are decoded.
+
+    Attributes:
+        keys: for each decoded block its level, row and column.
+    """
 
     def __init__(self, monkeypatch):
         self.keys = []
         get = pyramid_module.BlockCache.get
 
         def record_and_get(blocks, key, decode):
-            return get(blocks, key, lambda: (self.keys.append(key), decode())[1])
+            def record_and_decode():
+                self.keys.append(key)
+                return decode()
+
+            return get(blocks, key, record_and_decode)
 
         monkeypatch.setattr(pyramid_module.BlockCache, "get", record_and_get)
 
 
-def test_only_the_required_tiles_and_level_are_decoded(pixels, tmp_path, monkeypatch):
+def test_only_the_required_tiles_of_one_level_are_decoded(pixels, tmp_path, monkeypatch):
     write_tiled(tmp_path / "pyramid.tif", pixels, levels=3)
     image = open_large(tmp_path / "pyramid.tif")
     assert [level.scale for level in image.pyramid.levels] == [1, 2, 4]
@@ -202,16 +226,16 @@ def test_thumbnail_decodes_each_tile_or_strip_once(pixels, tmp_path, monkeypatch
     decodes = DecodeLog(monkeypatch)
     for name, blocks in (
         ("tiled.tif", 5 * 5),
-        ("strips.tif", 42),
-    ):  # the last strip contains no whole square
+        ("strips.tif", 42),  # not the last strip, which contains no whole square
+    ):
         WRITERS[name](tmp_path / name, pixels)
         decodes.keys.clear()
         open_large(tmp_path / name).thumbnail(7)
         assert len(decodes.keys) == len(set(decodes.keys)) == blocks
 
 
-def _truncate(path, keep):
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+def _truncate(path, fraction):
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * fraction)])
 
 
 def _overwrite(path, offset, data):
@@ -222,10 +246,10 @@ def _overwrite(path, offset, data):
 
 def test_truncated_file_gives_a_one_line_error(pixels, tmp_path):
     for name in ("tiled.tif", "bigtiff.tif", "strips.tif", "one-strip.tif", "slide.svs"):
-        for keep in (0.0, 0.001, 0.5, 0.97):
+        for fraction in (0.0, 0.001, 0.5, 0.97):
             path = tmp_path / name
             WRITERS[name](path, pixels)
-            _truncate(path, keep)
+            _truncate(path, fraction)
             with pytest.raises(UserError) as error:
                 open_large(path).thumbnail(8)
             assert "\n" not in str(error.value)
@@ -240,6 +264,7 @@ def test_truncated_photo_is_an_error(pixels, tmp_path):
 
 
 def _write_without_a_tile(path, pixels, **options):
+    """Write a tiled TIFF in which the third tile in the second row is missing."""
     write_tiled(path, pixels, **options)
     with tifffile.TiffFile(path, mode="r+") as file:
         counts = list(file.pages[0].databytecounts)
@@ -249,7 +274,7 @@ def _write_without_a_tile(path, pixels, **options):
 
 def test_missing_tile_is_an_error_with_its_position_and_others_are_read(pixels, tmp_path):
     path = tmp_path / "hole.tif"
-    _write_without_a_tile(path, pixels)  # the third tile in the second row
+    _write_without_a_tile(path, pixels)
     image = open_large(path)
     image.means(left=0, top=0, rows=60, columns=90)
     with pytest.raises(UserError, match=r"the tile at \(192, 64\) is missing"):
@@ -260,9 +285,9 @@ def test_missing_tile_is_an_error_with_its_position_and_others_are_read(pixels, 
 
 def test_missing_tile_has_the_nodata_value_of_the_file(pixels, tmp_path):
     path = tmp_path / "nodata.tif"
-    _write_without_a_tile(path, pixels, extratags=[(42113, "s", 0, "51", True)])
+    _write_without_a_tile(path, pixels, extratags=[(42113, "s", 0, "51", True)])  # GDAL_NODATA
     patch = open_large(path).means(left=200, top=70, rows=10, columns=10)
-    torch.testing.assert_close(patch, torch.full_like(patch, 0.2))
+    torch.testing.assert_close(patch, torch.full_like(patch, 51 / 255))
 
 
 def test_broken_tile_is_an_error_with_its_position(pixels, tmp_path):
@@ -318,9 +343,9 @@ def test_line_of_pixels_is_read_exactly(shape, tmp_path):
     image = open_large(tmp_path / "line.tif")
     assert image.size == shape
     assert image.thumbnail(4).numel() == 0  # no whole square fits
-    down, across = (0, 99_900) if shape[0] == 1 else (99_900, 0)
-    crop = image.means(left=across, top=down, rows=200, columns=200)
-    assert crop.count_nonzero() == 100 - np.count_nonzero(line.flatten()[99_900:] == 0)
+    top, left = (0, 99_900) if shape[0] == 1 else (99_900, 0)
+    crop = image.means(left=left, top=top, rows=200, columns=200)
+    assert crop.count_nonzero() == np.count_nonzero(line.flatten()[99_900:])
 
 
 def test_image_smaller_than_a_patch_is_padded_with_black(tmp_path):
@@ -341,7 +366,7 @@ def test_block_too_large_to_decode_at_once_is_rejected(pixels, tmp_path, monkeyp
     assert open_large(tmp_path / "plain.tif").thumbnail(8).shape == (3, 37, 52)
 
 
-def test_photo_too_large_to_decode_is_rejected(tmp_path, monkeypatch):
+def test_photo_with_too_many_pixels_is_rejected(tmp_path, monkeypatch):
     from foveal.images import decode
 
     Image.new("RGB", (640, 480)).save(tmp_path / "photo.jpg")
@@ -361,7 +386,13 @@ def test_photo_too_large_to_decode_is_rejected(tmp_path, monkeypatch):
         ({"data": np.zeros((64, 64), np.int16)}, "unsupported pixels of int16"),
         ({"data": np.full((64, 64), 7, np.float32)}, "floats outside of 0 to 1"),
         ({"data": np.full((64, 64), np.nan, np.float32)}, "floats outside of 0 to 1"),
-        ({"data": np.zeros((64, 64), np.uint8), "extratags": [(274, "H", 1, 6, True)]}, "rotated"),
+        (
+            {
+                "data": np.zeros((64, 64), np.uint8),
+                "extratags": [(EXIF_ORIENTATION, "H", 1, 6, True)],
+            },
+            "rotated",
+        ),
         ({"data": np.zeros((64, 64), np.complex64)}, "pixels of complex64"),
     ],
 )
@@ -372,11 +403,11 @@ def test_unsupported_tiff_is_rejected(options, message, tmp_path):
 
 
 def test_pickle_in_a_zarr_is_never_loaded(tmp_path):
-    ran = tmp_path / "ran"
+    evidence = tmp_path / "ran"  # the file that the pickle would create
     path = tmp_path / "bad.zarr"
     zarr.create_array(path, shape=(8, 8), chunks=(8, 8), dtype="uint8", zarr_format=2)
     metadata = json.loads((path / ".zarray").read_text())
-    payload = b"cbuiltins\nopen\n(S'" + str(ran).encode() + b"'\nS'w'\ntR."
+    payload = b"cbuiltins\nopen\n(S'" + str(evidence).encode() + b"'\nS'w'\ntR."
     (path / "0.0").write_bytes(payload)
     for codec in ("pickle", "json2", "astype"):
         filters = [{"id": codec, "encode_dtype": "|u1", "decode_dtype": "|u1"}]
@@ -385,7 +416,7 @@ def test_pickle_in_a_zarr_is_never_loaded(tmp_path):
         )
         with pytest.raises(UserError):
             open_large(path).thumbnail(1)
-        assert not ran.exists()
+        assert not evidence.exists()
 
 
 @pytest.mark.parametrize(
@@ -448,7 +479,7 @@ def test_missing_or_invalid_file_gives_a_one_line_error(name, tmp_path):
     ("name", "package", "extra"),
     [("a.tif", "tifffile", "tiff"), ("a.svs", "openslide", "slides"), ("a.zarr", "zarr", "zarr")],
 )
-def test_missing_reader_error_names_the_extra_to_install(
+def test_error_for_a_missing_package_names_the_extra_to_install(
     name, package, extra, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, package, None)
@@ -456,33 +487,36 @@ def test_missing_reader_error_names_the_extra_to_install(
         open_large(tmp_path / name)
 
 
-def test_files_of_several_sizes_and_formats_form_one_set(pixels, tmp_path):
+def test_files_of_several_sizes_and_formats_are_read_as_one_set(pixels, tmp_path):
     names = ["tiled.tif", "plain.png", "array.zarr"]
-    parts = [pixels, pixels[:200, :100], pixels[:64, 32:]]
-    for name, part in zip(names, parts, strict=True):
-        WRITERS[name](tmp_path / name, np.ascontiguousarray(part))
+    arrays = [pixels, pixels[:200, :100], pixels[:64, 32:]]
+    for name, array in zip(names, arrays, strict=True):
+        WRITERS[name](tmp_path / name, np.ascontiguousarray(array))
     files = LargeFiles([tmp_path / name for name in names], channels=3)
     assert files.size == (HEIGHT, WIDTH)
     assert len(files) == 3
     padded = torch.zeros(3, 3, HEIGHT, WIDTH)
-    for image, part in zip(padded, parts, strict=True):
-        image[:, : part.shape[0], : part.shape[1]] = torch.from_numpy(part.copy()).permute(2, 0, 1)
+    for image, array in zip(padded, arrays, strict=True):
+        image[:, : array.shape[0], : array.shape[1]] = torch.from_numpy(array.copy()).permute(
+            2, 0, 1
+        )
     padded /= 255
     indices = torch.tensor([2, 0, 1])
     torch.testing.assert_close(files.thumbnails(indices, 6), F.avg_pool2d(padded[indices], 6))
     corners = torch.tensor([[[8, 16], [-4, 0]], [[400, 280], [0, 0]], [[90, 190], [50, 3]]])
     crops = files.crops(indices, corners, side=32)
-    wide = F.pad(padded, (50, 50, 50, 50))
+    margin = 50
+    with_margin = F.pad(padded, (margin, margin, margin, margin))
     for row, index in enumerate(indices.tolist()):
         for column in range(2):
-            x, y = (corners[row, column] + 50).tolist()
-            expected = wide[index, :, y : y + 32, x : x + 32]
+            x, y = (corners[row, column] + margin).tolist()
+            expected = with_margin[index, :, y : y + 32, x : x + 32]
             torch.testing.assert_close(crops[row, column], expected)
     coarse = files.crops(indices, corners, side=32, shrink=4)
     torch.testing.assert_close(coarse.flatten(0, 1), F.avg_pool2d(crops.flatten(0, 1), 4))
 
 
-def test_set_keeps_few_files_open_and_names_a_broken_one(tmp_path):
+def test_set_keeps_few_files_open_and_names_a_broken_file_in_its_error(tmp_path):
     paths = [tmp_path / f"{number:02d}.tif" for number in range(12)]
     for path in paths:
         tifffile.imwrite(path, np.full((40, 40), 50, np.uint8))
@@ -511,13 +545,16 @@ def test_file_that_changes_after_it_was_closed_is_an_error(tmp_path):
 @pytest.mark.parametrize("bits", [10, 12, 14])
 def test_significant_bits_of_a_tiff_define_its_range(bits, tmp_path):
     ramp = np.linspace(0, 2**bits - 1, 64 * 64).astype(np.uint16).reshape(64, 64)
-    tag = [(281, "H", 1, 2**bits - 1, True)]
-    tifffile.imwrite(tmp_path / "a.tif", ramp, tile=(32, 32), extratags=tag)
+    max_sample_value = 281  # a TIFF tag
+    tag = (max_sample_value, "H", 1, 2**bits - 1, True)
+    tifffile.imwrite(tmp_path / "a.tif", ramp, tile=(32, 32), extratags=[tag])
     tifffile.imwrite(tmp_path / "b.tif", ramp, description=f'<OME SignificantBits="{bits}"/>')
     for name in ("a.tif", "b.tif"):
         values = open_large(tmp_path / name).means(0, 0, 64, 64)[0].numpy()
         assert np.allclose(values, ramp / (2**bits - 1), atol=1e-6)
-    tifffile.imwrite(tmp_path / "c.tif", ramp, extratags=[(281, "H", 1, 1000, True)])
+    # A maximum of 1000 is not that of a bit depth, so the full 16 bits are assumed.
+    tag = (max_sample_value, "H", 1, 1000, True)
+    tifffile.imwrite(tmp_path / "c.tif", ramp, extratags=[tag])
     assert open_large(tmp_path / "c.tif").means(0, 0, 64, 64).max() < 0.26
 
 
@@ -538,13 +575,13 @@ def test_non_finite_pixels_of_a_large_tiff_are_an_error(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
-@pytest.mark.parametrize("ending", [".tif", ".png", ".svs", ".zarr", ""])
-def test_special_files_are_rejected_before_any_library_opens_them(ending, tmp_path):
-    os.mkfifo(tmp_path / f"pipe{ending}")
-    (tmp_path / f"endless{ending}").symlink_to("/dev/zero")
+@pytest.mark.parametrize("extension", [".tif", ".png", ".svs", ".zarr", ""])
+def test_special_files_are_rejected_before_any_library_opens_them(extension, tmp_path):
+    os.mkfifo(tmp_path / f"pipe{extension}")
+    (tmp_path / f"endless{extension}").symlink_to("/dev/zero")
     for name in ("pipe", "endless"):
         with pytest.raises(UserError, match="not a regular file"):
-            open_large(tmp_path / f"{name}{ending}")
+            open_large(tmp_path / f"{name}{extension}")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
@@ -558,9 +595,9 @@ def test_special_file_inside_a_zarr_is_rejected(tmp_path):
     assert image.means(0, 0, 32, 32).max() > 0
     with pytest.raises(UserError, match="not a regular file"):
         image.means(32, 32, 32, 32)
-    meta = tmp_path / "a.zarr" / "zarr.json"
-    meta.unlink()
-    meta.symlink_to("/dev/zero")
+    metadata = tmp_path / "a.zarr" / "zarr.json"
+    metadata.unlink()
+    metadata.symlink_to("/dev/zero")
     with pytest.raises(UserError):
         open_large(tmp_path / "a.zarr")
 
@@ -575,7 +612,7 @@ def test_zarr_level_outside_its_folder_is_never_read(path, tmp_path):
         open_large(tmp_path / "a.zarr")
 
 
-def test_level_larger_than_the_image_is_not_a_copy_of_it():
+def test_level_larger_than_the_image_is_skipped():
     sizes = [(100, 120), (300, 360), (50, 60)]
     levels = pyramid_module.make_levels(sizes, [(16, 16)] * 3)
     assert [(level.size, level.scale) for level in levels] == [((100, 120), 1.0), ((50, 60), 2.0)]

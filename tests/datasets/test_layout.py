@@ -21,12 +21,13 @@ def fill(root: Path, *paths: str) -> Path:
 
 
 def split_folders(root: Path) -> dict[str, tuple[str, list[str]]]:
-    """Return the names of the folder and of the classes of each split."""
+    """Return, for each split, the name of its folder and the names of its classes."""
     parts = read_layout(root).parts
     return {s: (part.folder.name, sorted(part.classes)) for s, part in parts.items()}
 
 
 def ignored_folders(root: Path) -> dict[str, str]:
+    """Return why folders are ignored, by the name of the folder."""
     return {Path(p.path).name: p.reason for p in read_layout(root).ignored}
 
 
@@ -96,7 +97,7 @@ def test_folders_next_to_splits_are_skipped_and_reported(tmp_path: Path) -> None
     assert Path(empty.path).name == "c"
 
 
-def test_split_in_two_folders_is_read_from_the_usual_one(tmp_path: Path) -> None:
+def test_split_with_two_folders_is_read_from_the_usually_named_one(tmp_path: Path) -> None:
     fill(tmp_path, "train/a", "train/b", "test/a", "evaluation/a", "val/a", "dev/a")
     assert {s: name for s, (name, _) in split_folders(tmp_path).items()} == {
         "train": "train",
@@ -139,9 +140,9 @@ def test_runs_and_outputs_are_not_classes(tmp_path: Path) -> None:
     ]
 
 
-def test_class_may_be_called_runs_and_may_also_receive_output(tmp_path: Path) -> None:
+def test_class_folder_may_be_named_runs_or_also_receive_output(tmp_path: Path) -> None:
     fill(tmp_path, "runs/0.png", "falls/0.png")
-    make_output_folder(tmp_path / "falls")  # an output folder that was a class before
+    make_output_folder(tmp_path / "falls")  # was a class before it became an output folder
     assert split_folders(tmp_path)["train"][1] == ["falls", "runs"]
 
 
@@ -154,7 +155,7 @@ def test_masks_folder_next_to_the_classes_is_not_a_class(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("train", "test"), [("cat", "Cat"), ("sea lion", "sea_lion"), ("zebra", "zebras")]
 )
-def test_class_spelled_in_two_ways_is_an_error_that_names_both(
+def test_error_for_a_class_spelled_in_two_ways_names_both_folders(
     tmp_path: Path, train: str, test: str
 ) -> None:
     fill(tmp_path, f"train/{train}", "train/owl", f"test/{test}", "test/owl")
@@ -162,7 +163,7 @@ def test_class_spelled_in_two_ways_is_an_error_that_names_both(
         read_layout(tmp_path)
 
 
-def test_splits_without_a_class_in_common_are_an_error_that_names_both(tmp_path: Path) -> None:
+def test_error_for_splits_without_a_common_class_names_the_classes_of_both(tmp_path: Path) -> None:
     fill(tmp_path, "train/cat", "train/owl", "test/Katze", "test/Eule")
     with pytest.raises(UserError, match=r"contain classes of .*\(cat, owl\), but got Eule, Katze"):
         read_layout(tmp_path)
@@ -180,7 +181,7 @@ def test_composed_and_decomposed_unicode_names_are_equal(tmp_path: Path) -> None
 )
 def test_different_spellings_of_a_class_are_detected(first: str, second: str) -> None:
     assert spelled_differently([first, "x"], [second, "y"]) == (first, second)
-    assert spelled_differently([first, second], [second, first]) is None  # both are classes
+    assert spelled_differently([first, second], [second, first]) is None  # both splits have both
 
 
 @pytest.mark.parametrize(

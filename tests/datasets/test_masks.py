@@ -1,4 +1,4 @@
-"""Masks: matching to images, augmentation, and the loss that draws attention to them."""
+"""Masks of the object in each image, and the loss that moves a model's attention onto them."""
 
 import shutil
 from dataclasses import replace
@@ -35,16 +35,19 @@ def skin(tmp_path_factory):
 
 
 def lesion(rng, ragged):
-    """Return skin with hairs and one lesion (H, W, 3), and the lesion's mask (H, W)."""
+    """Return an image (H, W, 3) of skin with hairs and one lesion, and the lesion's mask (H, W).
+
+    A ragged lesion has a wavy outline, and its right half is darker than its left half.
+    """
     y, x = np.mgrid[:SIDE, :SIDE]
-    skin = np.array([224, 172, 150]) + rng.normal(0, 6, (SIDE, SIDE, 1))
+    background = np.array([224, 172, 150]) + rng.normal(0, 6, (SIDE, SIDE, 1))
     row, column = rng.uniform(7, SIDE - 7, 2)
     angle = np.arctan2(y - row, x - column)
     radius = rng.uniform(4, 6) * (1 + ragged * 0.35 * np.sin(5 * angle + rng.uniform(0, 6)))
     mask = np.hypot(y - row, x - column) < radius
     colour = np.where(ragged & (x > column), 60, 110)[..., None] * np.array([1, 0.7, 0.6])
-    pixels = np.where(mask[..., None], colour, skin)
-    for _ in range(2):  # hairs, which are uninformative
+    pixels = np.where(mask[..., None], colour, background)
+    for _ in range(2):  # hairs, which do not depend on the class
         pixels[np.abs(y - x * rng.uniform(-1, 1) - rng.uniform(0, SIDE)) < 0.5] = 40
     return pixels.clip(0, 255).astype(np.uint8), (mask * 255).astype(np.uint8)
 
@@ -56,11 +59,11 @@ def test_each_image_gets_the_mask_with_its_name(skin):
     for path, mask in zip(images.paths, masked_images.masks, strict=True):
         expected = np.asarray(Image.open(path.replace("images", "masks")))
         assert np.array_equal(mask[0].numpy(), expected)
-    part = masked_images.subset(torch.tensor([3, 1]))
-    assert torch.equal(part.masks, masked_images.masks[[3, 1]])
+    subset = masked_images.subset(torch.tensor([3, 1]))
+    assert torch.equal(subset.masks, masked_images.masks[[3, 1]])
 
 
-def test_masks_are_resized_with_their_images_and_may_use_the_value_1(skin, tmp_path):
+def test_masks_with_values_0_and_1_are_resized_with_their_images(skin, tmp_path):
     images = load_images(skin / "images", "test", size=(12, 12))
     for path in images.paths:
         mask = np.asarray(Image.open(path.replace("images", "masks"))) // 255
@@ -77,7 +80,7 @@ def copy_masks(skin, folder):
     return folder / "masks"
 
 
-def test_missing_mask_is_named(skin, tmp_path):
+def test_error_names_the_missing_mask(skin, tmp_path):
     masks = copy_masks(skin, tmp_path)
     images = load_images(skin / "images", "train")
     missing = masks / images.paths[5].split("images/")[1]
@@ -89,10 +92,10 @@ def test_missing_mask_is_named(skin, tmp_path):
 def test_images_with_equal_stems_cannot_share_a_mask(skin, tmp_path):
     pictures = tmp_path / "pictures"
     shutil.copytree(skin / "images", pictures)
-    twin = pictures / "train" / "benign" / "0.jpg"
-    Image.new("RGB", (SIDE, SIDE)).save(twin)
+    jpeg = pictures / "train" / "benign" / "0.jpg"
+    Image.new("RGB", (SIDE, SIDE)).save(jpeg)
     images = replace(
-        load_images(pictures, "train"), paths=(str(twin.with_suffix(".png")), str(twin))
+        load_images(pictures, "train"), paths=(str(jpeg.with_suffix(".png")), str(jpeg))
     )
     with pytest.raises(UserError, match=r"0\.png and .*0\.jpg would share one mask"):
         with_masks(images, pictures, skin / "masks")
@@ -132,13 +135,16 @@ def test_mask_loss_equals_the_dice_formula():
     masks = torch.zeros(2, 1, 2, 2)
     masks[0, 0, 0] = 1  # the second image has no mask
     maps = torch.tensor([[0.5, 0.25], [0.0, 0.25]]).expand(2, 1, 2, 2)
-    scaled = [1, 0.5, 0, 0.5]
-    expected = 1 - 2 * (scaled[0] + scaled[1]) / (sum(scaled) + 2)
+    scaled = [1, 0.5, 0, 0.5]  # the map divided by its maximum, row by row
+    overlap = scaled[0] + scaled[1]
+    mask_pixels = 2
+    expected = 1 - 2 * overlap / (sum(scaled) + mask_pixels)
     assert float(mask_loss(maps, masks)) == pytest.approx(expected)
     assert float(mask_loss(masks[:1], masks[:1])) == 0
     assert float(mask_loss(maps[1:], masks[1:])) == 0
 
 
+# Overrides of a recipe for a small model.
 SMALL = [
     "model.backbone.stages=[[8],[16],[16]]",
     "model.depths=[1,2]",
@@ -155,7 +161,7 @@ SMALL = [
 
 
 def test_mask_loss_moves_attention_onto_the_masks(skin, tmp_path):
-    fraction = {}
+    fractions = {}
     test = with_masks(load_images(skin / "images", "test"), skin / "images", skin / "masks")
     for name, changes in (
         ("free", []),
@@ -165,8 +171,8 @@ def test_mask_loss_moves_attention_onto_the_masks(skin, tmp_path):
         run = train(recipe, tmp_path / name, data=str(skin / "images"), progress=False)
         maps = zoo.load(run).explain(test.images.float() / 255).maps  # (N, 2, H, W)
         inside = (maps * (test.masks > 0)).sum((-2, -1)) / maps.sum((-2, -1))
-        fraction[name] = float(inside.mean())
-    assert fraction["guided"] > fraction["free"] + 0.1
+        fractions[name] = float(inside.mean())
+    assert fractions["guided"] > fractions["free"] + 0.1
 
 
 def test_masks_require_a_model_with_attention_maps(skin, tmp_path):

@@ -1,4 +1,4 @@
-"""Named datasets: splits, file formats, and errors for missing or broken files."""
+"""Datasets that are loaded by name: splits, file formats, and missing or broken files."""
 
 import gzip
 import os
@@ -14,26 +14,28 @@ from foveal.datasets import DATASETS, ImageSet, load_images
 from foveal.foundation.errors import UserError
 
 
-def hashes(images: torch.Tensor) -> set[bytes]:
+def contents(images: torch.Tensor) -> set[bytes]:
+    """Return the pixels of each image as bytes, to find out which images two sets share."""
     return {image.tobytes() for image in images.numpy()}
 
 
-def idx(values: np.ndarray) -> bytes:
+def encode_idx(values: np.ndarray) -> bytes:
     head = struct.pack(">i", 0x0800 + values.ndim) + struct.pack(f">{values.ndim}i", *values.shape)
     return head + values.astype(np.uint8).tobytes()
 
 
 def write_fashion(folder: Path, count: int = 100, compressed: bool = False) -> np.ndarray:
+    """Write the same random images as both parts of Fashion-MNIST; return them (count, 28, 28)."""
     raw = folder / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     images = np.random.default_rng(0).integers(0, 256, (count, 28, 28), np.uint8)
-    for part in ("train", "t10k"):
+    for prefix in ("train", "t10k"):
         for kind, values in (("images-idx3", images), ("labels-idx1", np.arange(count) % 10)):
-            path = raw / f"{part}-{kind}-ubyte"
+            path = raw / f"{prefix}-{kind}-ubyte"
             if compressed:
-                path.with_name(path.name + ".gz").write_bytes(gzip.compress(idx(values)))
+                path.with_name(path.name + ".gz").write_bytes(gzip.compress(encode_idx(values)))
             else:
-                path.write_bytes(idx(values))
+                path.write_bytes(encode_idx(values))
     return images
 
 
@@ -45,18 +47,18 @@ def digits() -> dict[str, ImageSet]:
 def test_mnist_5k_has_disjoint_splits_of_3600_400_and_1000(
     digits: dict[str, ImageSet],
 ) -> None:
-    assert [len(part) for part in digits.values()] == [3600, 400, 1000]
-    assert len(set.union(*(hashes(part.images) for part in digits.values()))) == 5000
-    for part in digits.values():
-        assert part.labels.bincount().tolist() == [len(part) // 10] * 10
-        assert part.images.dtype == torch.uint8
-        assert part.images.shape[1:] == (1, 28, 28)
+    assert [len(dataset) for dataset in digits.values()] == [3600, 400, 1000]
+    assert len(set.union(*(contents(dataset.images) for dataset in digits.values()))) == 5000
+    for dataset in digits.values():
+        assert dataset.labels.bincount().tolist() == [len(dataset) // 10] * 10
+        assert dataset.images.dtype == torch.uint8
+        assert dataset.images.shape[1:] == (1, 28, 28)
 
 
 def test_subset_keeps_images_and_labels_together(digits: dict[str, ImageSet]) -> None:
-    part = digits["test"].subset(torch.tensor([7, 2]))
-    assert torch.equal(part.images[1], digits["test"].images[2])
-    assert part.labels.tolist() == digits["test"].labels[[7, 2]].tolist()
+    subset = digits["test"].subset(torch.tensor([7, 2]))
+    assert torch.equal(subset.images[1], digits["test"].images[2])
+    assert subset.labels.tolist() == digits["test"].labels[[7, 2]].tolist()
 
 
 def test_named_dataset_has_the_requested_size_and_channels() -> None:
@@ -70,9 +72,11 @@ def test_idx_files_are_read_plain_and_compressed(tmp_path: Path, compressed: boo
     images = write_fashion(tmp_path, compressed=compressed)
     dataset = load_images("fashion-mnist", "test", data_dir=tmp_path)
     assert torch.equal(dataset.images[:, 0], torch.from_numpy(images))
-    parts = [load_images("fashion-mnist", split, data_dir=tmp_path) for split in ("train", "val")]
-    assert [len(part) for part in parts] == [90, 10]
-    assert not hashes(parts[0].images) & hashes(parts[1].images)
+    datasets = [
+        load_images("fashion-mnist", split, data_dir=tmp_path) for split in ("train", "val")
+    ]
+    assert [len(subset) for subset in datasets] == [90, 10]
+    assert not contents(datasets[0].images) & contents(datasets[1].images)
 
 
 def test_data_folder_may_come_from_the_environment(
@@ -83,11 +87,11 @@ def test_data_folder_may_come_from_the_environment(
     assert len(load_images("fashion-mnist", "test")) == 100
 
 
-@pytest.mark.parametrize("cut", [0, 3, 10, -1])
-def test_truncated_idx_file_is_an_error(tmp_path: Path, cut: int) -> None:
+@pytest.mark.parametrize("end", [0, 3, 10, -1])
+def test_truncated_idx_file_is_an_error(tmp_path: Path, end: int) -> None:
     write_fashion(tmp_path)
     path = tmp_path / "FashionMNIST" / "raw" / "t10k-images-idx3-ubyte"
-    path.write_bytes(path.read_bytes()[:cut])
+    path.write_bytes(path.read_bytes()[:end])
     with pytest.raises(UserError, match="is truncated"):
         load_images("fashion-mnist", "test", data_dir=tmp_path)
 
@@ -104,7 +108,7 @@ def test_broken_compressed_file_is_an_error(tmp_path: Path) -> None:
 def test_labels_past_the_last_class_are_an_error(tmp_path: Path) -> None:
     write_fashion(tmp_path)
     path = tmp_path / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte"
-    path.write_bytes(idx(np.full(100, 10)))
+    path.write_bytes(encode_idx(np.full(100, 10)))
     with pytest.raises(UserError, match="labels from 0 to 9"):
         load_images("fashion-mnist", "test", data_dir=tmp_path)
 
@@ -121,16 +125,17 @@ def test_error_without_network_explains_which_files_to_provide(
         load_images(name, "test", data_dir=tmp_path)
 
 
-def write_binary(folder: Path) -> None:
+def write_cifar10(folder: Path) -> None:
+    """Write 20 random images into each file of the binary version of CIFAR-10."""
     (folder / "cifar-10-batches-bin").mkdir()
     rows = np.random.default_rng(0).integers(0, 256, (20, 3073), np.uint8)
     rows[:, 0] = np.arange(20) % 10
-    for name in ("test_batch", *(f"data_batch_{i}" for i in range(1, 6))):
+    for name in ("test_batch", *(f"data_batch_{index}" for index in range(1, 6))):
         rows.tofile(folder / "cifar-10-batches-bin" / f"{name}.bin")
 
 
 def test_cifar10_is_read_from_its_binary_version_in_colour_or_grey(tmp_path: Path) -> None:
-    write_binary(tmp_path)
+    write_cifar10(tmp_path)
     dataset = load_images("cifar10", "test", data_dir=tmp_path)
     assert (dataset.name, dataset.images.shape) == ("cifar10", (20, 3, 32, 32))
     assert dataset.labels.tolist() == [*range(10), *range(10)]
@@ -141,7 +146,7 @@ def test_cifar10_is_read_from_its_binary_version_in_colour_or_grey(tmp_path: Pat
 
 
 def test_truncated_cifar10_is_an_error(tmp_path: Path) -> None:
-    write_binary(tmp_path)
+    write_cifar10(tmp_path)
     (tmp_path / "cifar-10-batches-bin" / "test_batch.bin").write_bytes(b"1234")
     with pytest.raises(UserError, match="not the binary version of CIFAR-10"):
         load_images("cifar10", "test", data_dir=tmp_path)
@@ -160,10 +165,8 @@ def test_imagenet32_is_read_from_its_npz_files_with_labels_from_1(tmp_path: Path
     assert torch.equal(dataset.images.flatten(1), torch.from_numpy(data))
     assert dataset.labels.tolist() == list(range(10))
     assert len(dataset.classes) == 1000
-    assert [len(load_images("imagenet32", s, data_dir=tmp_path)) for s in ("train", "val")] == [
-        18,
-        2,
-    ]
+    train, val = (load_images("imagenet32", split, data_dir=tmp_path) for split in ("train", "val"))
+    assert (len(train), len(val)) == (18, 2)
 
 
 def test_missing_broken_or_pickled_imagenet32_is_an_error(tmp_path: Path) -> None:
@@ -172,10 +175,10 @@ def test_missing_broken_or_pickled_imagenet32_is_an_error(tmp_path: Path) -> Non
     path = tmp_path / "imagenet32" / "val_data.npz"
     data = np.zeros((2, 3072), np.uint8)
     for labels in (
-        np.array([0, 1]),
-        np.array([1, 1001]),
-        np.array([1]),
-        np.array([1, "x"], object),
+        np.array([0, 1]),  # below 1
+        np.array([1, 1001]),  # above 1000
+        np.array([1]),  # too few
+        np.array([1, "x"], object),  # pickled
     ):
         write_npz(path, data=data, labels=labels)
         with pytest.raises(UserError, match=r"val_data\.npz"):
@@ -201,16 +204,16 @@ def test_unknown_names_splits_and_paths_are_errors_with_the_nearest_name(tmp_pat
 def test_no_test_digit_of_mnist_5k_is_in_mnist_train(
     full_data: Path, digits: dict[str, ImageSet]
 ) -> None:
-    test_digits = hashes(digits["test"].images)
+    test_digits = contents(digits["test"].images)
     train, val = (load_images("mnist", split, data_dir=full_data) for split in ("train", "val"))
     assert (len(train), len(val)) == (55_000, 5_000)
-    assert not test_digits & hashes(train.images)
-    assert test_digits <= hashes(val.images)
+    assert not test_digits & contents(train.images)
+    assert test_digits <= contents(val.images)
 
 
 @pytest.mark.full_data
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10"])
-def test_published_test_split_is_read_whole(name: str, full_data: Path) -> None:
+def test_published_test_split_is_read_completely(name: str, full_data: Path) -> None:
     dataset = load_images(name, "test", data_dir=full_data)
     assert len(dataset) == 10_000
     assert dataset.problems == ()
@@ -218,7 +221,7 @@ def test_published_test_split_is_read_whole(name: str, full_data: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
-def test_special_and_endless_files_of_a_dataset_are_an_error(tmp_path, monkeypatch):
+def test_too_large_or_special_files_of_a_dataset_are_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("foveal.datasets.idx.MAX_BYTES", 1000)
     raw = tmp_path / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)

@@ -17,6 +17,7 @@ from foveal.foundation.errors import UserError
 
 
 def random_pngs(count: int, seed: int = 0) -> list[bytes]:
+    """Return the contents of different PNG files of 5 x 7 pixels."""
     contents = []
     for pixels in np.random.default_rng(seed).integers(0, 256, (count, 5, 7, 3), np.uint8):
         file = io.BytesIO()
@@ -32,6 +33,15 @@ def write_shard(
     column: str = "image",
     names: list[str] | None = None,
 ) -> Path:
+    """Write a shard; return its path.
+
+    Args:
+        path: path of the shard, which also determines the default images.
+        labels: label of each row.
+        images: content of each row's image file, or None for a row without an image.
+        column: name of the column of images.
+        names: class names, which are stored in the metadata if given.
+    """
     images = random_pngs(len(labels), seed=len(path.name)) if images is None else images
     cells = [None if image is None else {"bytes": image, "path": None} for image in images]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -62,27 +72,33 @@ def test_shards_of_one_split_are_joined_and_val_is_split_off(tmp_path: Path) -> 
     write_shard(tmp_path / "train-00000-of-00002.parquet", [0, 1] * 10)
     write_shard(tmp_path / "train-00001-of-00002.parquet", [0, 1] * 10)
     write_shard(tmp_path / "test-00000-of-00001.parquet", [0] * 5)
-    parts = {split: load_images(tmp_path, split) for split in ("train", "val", "test")}
-    assert {split: len(part) for split, part in parts.items()} == {"train": 36, "val": 4, "test": 5}
-    assert not set(parts["train"].paths) & set(parts["val"].paths)
-    assert {part.classes for part in parts.values()} == {("0", "1")}
+    datasets = {split: load_images(tmp_path, split) for split in ("train", "val", "test")}
+    assert {split: len(dataset) for split, dataset in datasets.items()} == {
+        "train": 36,
+        "val": 4,
+        "test": 5,
+    }
+    assert not set(datasets["train"].paths) & set(datasets["val"].paths)
+    assert {dataset.classes for dataset in datasets.values()} == {("0", "1")}
 
 
 def test_shards_without_split_names_are_split_in_three(tmp_path: Path) -> None:
     write_shard(tmp_path / "0000.parquet", [0, 1] * 10)
-    parts = [load_images(tmp_path, split) for split in ("train", "val", "test")]
-    assert [len(part) for part in parts] == [16, 2, 2]
-    assert len({path for part in parts for path in part.paths}) == 20
+    datasets = [load_images(tmp_path, split) for split in ("train", "val", "test")]
+    assert [len(dataset) for dataset in datasets] == [16, 2, 2]
+    assert len({path for dataset in datasets for path in dataset.paths}) == 20
 
 
-def test_subfolder_may_name_the_split_but_the_given_folder_may_not(tmp_path: Path) -> None:
+def test_name_of_a_subfolder_defines_the_split_but_that_of_the_folder_itself_does_not(
+    tmp_path: Path,
+) -> None:
     write_shard(tmp_path / "test" / "train" / "0000.parquet", [0, 1] * 10)
     write_shard(tmp_path / "test" / "validation" / "0000.parquet", [0, 1])
     assert len(load_images(tmp_path / "test", "train")) == 18
     assert len(load_images(tmp_path / "test", "val")) == 2
 
 
-def test_test_shards_are_never_trained_on(tmp_path: Path) -> None:
+def test_shards_of_the_test_split_are_never_trained_on(tmp_path: Path) -> None:
     write_shard(tmp_path / "test-00000-of-00001.parquet", [0, 1] * 10)
     for split in ("train", "val"):
         with pytest.raises(UserError, match="Expected a shard for the split"):
@@ -137,8 +153,8 @@ def test_missing_and_mistyped_columns_are_errors(tmp_path: Path) -> None:
 
 
 def test_invalid_or_truncated_shard_is_an_error(tmp_path: Path) -> None:
-    whole = write_shard(tmp_path / "train-0.parquet", [0, 1] * 20).read_bytes()
-    for content in (b"", b"no parquet at all", whole[: len(whole) // 2]):
+    valid_content = write_shard(tmp_path / "train-0.parquet", [0, 1] * 20).read_bytes()
+    for content in (b"", b"not a Parquet file", valid_content[: len(valid_content) // 2]):
         (tmp_path / "train-0.parquet").write_bytes(content)
         with pytest.raises(UserError, match="Cannot read the shard"):
             load_images(tmp_path, "train")

@@ -1,4 +1,4 @@
-"""Properties of every data source: downloads, order, colour conversion, read-only access."""
+"""Properties of all data sources: safe downloads, order, colour conversion, read-only access."""
 
 import hashlib
 import io
@@ -25,26 +25,39 @@ from foveal.foundation.errors import UserError
 
 
 def png(value: int, mode: str = "L", size: tuple[int, int] = (4, 4)) -> bytes:
+    """Return a PNG of one colour: grey, or if `mode` is RGB, red.
+
+    Args:
+        value: the value of grey or red.
+        mode: `L` or `RGB`.
+        size: width and height in pixels.
+    """
     file = io.BytesIO()
     Image.new(mode, size, value if mode == "L" else (value, 0, 0)).save(file, "PNG")
     return file.getvalue()
 
 
 def decode(*contents: bytes) -> tuple[torch.Tensor, list[int], list[str]]:
+    """Return the readable images, their indices in `contents`, and the paths of unreadable ones.
+
+    The path of an image is its index, as text.
+    """
     sources = [
         (str(index), lambda content=content: content) for index, content in enumerate(contents)
     ]
-    images, kept, problems = decode_all(sources, None, None)
-    return images, kept, [problem.path for problem in problems]
+    images, kept_indices, problems = decode_all(sources, None, None)
+    return images, kept_indices, [problem.path for problem in problems]
 
 
 def write_shard(path: Path, labels: list[Any], images: list[bytes]) -> None:
+    """Write a Parquet shard with these labels and contents of image files."""
     cells = [{"bytes": image, "path": None} for image in images]
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table({"image": cells, "label": pa.array(labels)}), path)
 
 
 def folder_state(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return size and modification time of everything in a folder, by path."""
     return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*")}
 
 
@@ -56,7 +69,7 @@ class FakeResponse(io.BytesIO):
 
 @pytest.fixture
 def mirror(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """Replace the mirror by one that responds with `content`."""
+    """Replace the mirror; return a dict whose `content` is what it responds with."""
     state = {"content": b"some bytes"}
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: FakeResponse(state["content"]))
     return state
@@ -111,27 +124,33 @@ def test_unwritable_data_folder_is_an_error(tmp_path: Path, mirror: dict[str, by
         load_images("cifar10", "test", data_dir=tmp_path / "file")
 
 
-def write_archive(path: Path, name: str) -> None:
+def write_archive(path: Path, template: str) -> None:
+    """Write an archive of CIFAR-10 with two black images per file.
+
+    Args:
+        path: path of the archive.
+        template: path of a file in the archive; {} stands for its stem.
+    """
     with tarfile.open(path, "w:gz") as tar:
-        for part in ("test_batch", *(f"data_batch_{index}" for index in range(1, 6))):
-            info = tarfile.TarInfo(name.format(part))
-            info.size = 2 * 3073
+        for stem in ("test_batch", *(f"data_batch_{index}" for index in range(1, 6))):
+            info = tarfile.TarInfo(template.format(stem))
+            info.size = 2 * (1 + 3 * 32 * 32)  # a label and the pixels of each image
             tar.addfile(info, io.BytesIO(bytes(info.size)))
 
 
 def test_cifar10_is_unpacked_once_and_its_archive_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fetched: list[Path] = []
+    fetched_paths: list[Path] = []
 
-    def send(what: str, path: Path, md5: str, hint: str) -> None:
-        fetched.append(path)
+    def fake_fetch(what: str, path: Path, md5: str, hint: str) -> None:
+        fetched_paths.append(path)
         write_archive(path, "cifar-10-batches-bin/{}.bin")
 
-    monkeypatch.setattr("foveal.datasets.named.fetch", send)
+    monkeypatch.setattr("foveal.datasets.named.fetch", fake_fetch)
     for _ in range(2):
         assert load_images("cifar10", "test", data_dir=tmp_path).images.shape == (2, 3, 32, 32)
-    assert len(fetched) == 1
+    assert len(fetched_paths) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["cifar-10-batches-bin"]
 
 
@@ -169,21 +188,21 @@ def test_invalid_idx_header_is_an_error(
 
 
 def test_images_stay_in_order_around_unreadable_ones() -> None:
-    contents = [b"no image" if value % 7 == 3 else png(value) for value in range(250)] * 2
-    images, kept, problems = decode(*contents)
-    assert kept == [index for index in range(500) if index % 250 % 7 != 3]
+    contents = [b"not an image" if value % 7 == 3 else png(value) for value in range(250)] * 2
+    images, kept_indices, problems = decode(*contents)
+    assert kept_indices == [index for index in range(500) if index % 250 % 7 != 3]
     assert problems == [str(index) for index in range(500) if index % 250 % 7 == 3]
-    assert images[:, 0, 0, 0].tolist() == [index % 250 for index in kept]
+    assert images[:, 0, 0, 0].tolist() == [index % 250 for index in kept_indices]
 
 
-def test_colour_image_does_not_change_the_grey_ones() -> None:
+def test_grey_images_have_equal_channels_if_another_image_has_colour() -> None:
     images, _, _ = decode(png(10), png(20), png(30, "RGB"), png(40))
     assert images[:, :, 0, 0].tolist() == [[10] * 3, [20] * 3, [30, 0, 0], [40] * 3]
 
 
-def test_no_readable_image_gives_an_empty_tensor_and_problems() -> None:
-    images, kept, problems = decode(b"", b"nothing")
-    assert (len(images), kept, problems) == (0, [], ["0", "1"])
+def test_unreadable_images_only_give_an_empty_tensor_and_problems() -> None:
+    images, kept_indices, problems = decode(b"", b"nothing")
+    assert (len(images), kept_indices, problems) == (0, [], ["0", "1"])
 
 
 def test_grey_conversion_matches_pillow_within_one_level() -> None:
@@ -198,12 +217,14 @@ def test_grey_conversion_matches_pillow_within_one_level() -> None:
 
 def test_decompression_bomb_among_good_images_is_reported(tmp_path: Path) -> None:
     folders = [tmp_path / split / name for split in ("train", "test") for name in ("a", "b")]
-    for shade, folder in enumerate(folders):  # copies would be excluded from the test split
+    for shade, folder in enumerate(
+        folders
+    ):  # different, as copies are excluded from the test split
         folder.mkdir(parents=True)
         (folder / "große Datei 1.png").write_bytes(png(shade))
     bomb = bytearray(png(1))
-    bomb[16:24] = struct.pack(">II", 50_000, 50_000)
-    bomb[29:33] = struct.pack(">I", zlib.crc32(bomb[12:29]))
+    bomb[16:24] = struct.pack(">II", 50_000, 50_000)  # width and height
+    bomb[29:33] = struct.pack(">I", zlib.crc32(bomb[12:29]))  # checksum of the header
     (tmp_path / "test" / "b" / "bomb.png").write_bytes(bomb)
     dataset = load_images(tmp_path, "test")
     assert [Path(path).name for path in dataset.paths] == ["große Datei 1.png"] * 2
@@ -230,21 +251,23 @@ def test_rows_of_several_sizes_require_a_size(tmp_path: Path) -> None:
         load_images(tmp_path, "test")
 
 
-def test_bad_row_is_a_problem_only_of_its_split(tmp_path: Path) -> None:
+def test_bad_row_is_reported_only_with_its_own_split(tmp_path: Path) -> None:
     images = [b"" if row % 10 == 0 else png(row) for row in range(100)]
     write_shard(tmp_path / "train-0.parquet", [0, 1] * 50, images)
-    parts = [load_images(tmp_path, split) for split in ("train", "val", "test")]
-    bad = [problem.path.rpartition("#")[2] for part in parts for problem in part.problems]
-    assert sorted(bad, key=int) == [str(row) for row in range(0, 100, 10)]
-    assert [len(part) + len(part.problems) for part in parts] == [80, 10, 10]
+    datasets = [load_images(tmp_path, split) for split in ("train", "val", "test")]
+    bad_rows = [
+        problem.path.rpartition("#")[2] for dataset in datasets for problem in dataset.problems
+    ]
+    assert sorted(bad_rows, key=int) == [str(row) for row in range(0, 100, 10)]
+    assert [len(dataset) + len(dataset.problems) for dataset in datasets] == [80, 10, 10]
 
 
 def test_loading_writes_nothing(tmp_path: Path) -> None:
     write_shard(tmp_path / "shards" / "train-0.parquet", [0, 1] * 10, [png(1)] * 20)
-    for first, name in ((0, "a"), (10, "b")):
+    for offset, name in ((0, "a"), (10, "b")):
         (tmp_path / "folder" / name).mkdir(parents=True)
         for index in range(10):
-            (tmp_path / "folder" / name / f"{index}.png").write_bytes(png(first + index))
+            (tmp_path / "folder" / name / f"{index}.png").write_bytes(png(offset + index))
     before = folder_state(tmp_path)
     for source in (tmp_path / "shards", tmp_path / "folder", "mnist-5k"):
         for split in ("train", "val", "test"):
@@ -252,33 +275,23 @@ def test_loading_writes_nothing(tmp_path: Path) -> None:
     assert folder_state(tmp_path) == before
 
 
-MNIST_DIGITS = [
-    5923,
-    6742,
-    5958,
-    6131,
-    5842,
-    5421,
-    5918,
-    6265,
-    5851,
-    5949,
-]  # in the 60,000 published images
+# Images of each digit among the 60,000 published training images.
+MNIST_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
 
 
 @pytest.mark.full_data
 @pytest.mark.parametrize(
-    ("name", "train", "by_class"),
+    ("name", "train_count", "class_counts"),
     [
-        ("mnist", 55_000, MNIST_DIGITS),
+        ("mnist", 55_000, MNIST_COUNTS),
         ("fashion-mnist", 55_000, [6_000] * 10),
         pytest.param("cifar10", 45_000, [5_000] * 10, marks=pytest.mark.slow),
     ],
 )
 def test_train_and_val_partition_the_published_training_images(
-    name: str, train: int, by_class: list[int], full_data: Path
+    name: str, train_count: int, class_counts: list[int], full_data: Path
 ) -> None:
-    parts = [load_images(name, split, data_dir=full_data) for split in ("train", "val")]
-    assert [len(part) for part in parts] == [train, 5_000]
-    counts = [part.labels.bincount(minlength=10) for part in parts]
-    assert (counts[0] + counts[1]).tolist() == by_class
+    datasets = [load_images(name, split, data_dir=full_data) for split in ("train", "val")]
+    assert [len(dataset) for dataset in datasets] == [train_count, 5_000]
+    counts = [dataset.labels.bincount(minlength=10) for dataset in datasets]
+    assert (counts[0] + counts[1]).tolist() == class_counts

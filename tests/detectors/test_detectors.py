@@ -1,4 +1,4 @@
-"""Detectors: keypoints in range, corners that agree with other libraries, and errors."""
+"""Detectors choose the keypoints of a model: range, agreement with other libraries, and errors."""
 
 from functools import partial
 
@@ -44,18 +44,19 @@ def rectangle(height, width, left, top, right, bottom):
 
 
 def keypoints_of(detector, images):
+    """Return the keypoints (B, K, 2) of images in grid units."""
     return detector(WholeView(images)).xy
 
 
 def build(name, keypoints):
-    """Build a detector for small images by name."""
+    """Build a detector of `keypoints` points for small grey images."""
     backbone = {"name": "vgg", "in_channels": 1, "stages": [[4], [8]]}
-    extra = {"glimpse": {"backbone": backbone, "shrink": 2}, "high-res": {"shrink": 1}}
+    extra_settings = {"glimpse": {"backbone": backbone, "shrink": 2}, "high-res": {"shrink": 1}}
     if name == "crops":
         trunk = {"name": "efficientnet-lite0", "in_channels": 1, "depth": 2}
         sizes = {"patch_size": 8, "scales": [1], "counts": [keypoints], "shrink": 1}
         return build_detector({"name": name, "backbone": trunk, **sizes})
-    return build_detector({"name": name, "keypoints": keypoints, **extra.get(name, {})})
+    return build_detector({"name": name, "keypoints": keypoints, **extra_settings.get(name, {})})
 
 
 def detected_px(detector, images):
@@ -66,13 +67,14 @@ def detected_px(detector, images):
 
 
 def ranks(values):
+    """Return the rank of each value, from 0 for the minimum."""
     return np.argsort(np.argsort(values.ravel()))
 
 
 @pytest.mark.parametrize("name", DETECTORS)
 @pytest.mark.parametrize("keypoints", [1, 3, 7])
 @pytest.mark.parametrize("size", [(28, 28), (17, 31)])
-def test_keypoints_are_in_range_with_one_row_each(name, keypoints, size):
+def test_each_keypoint_has_a_row_of_coordinates_in_range(name, keypoints, size):
     detector = build(name, keypoints).eval()
     xy = keypoints_of(detector, torch.rand(2, 1, *size))
     assert xy.shape == (2, keypoints, 2)
@@ -109,17 +111,18 @@ def test_wrong_settings_are_user_errors_that_suggest_a_fix(settings, message):
 @pytest.mark.parametrize("name", ["heatmap", "regression"])
 def test_learned_detectors_pass_a_gradient_to_every_parameter(name):
     detector = build_detector({"name": name, "keypoints": 2})
-    (keypoints_of(detector, torch.rand(4, 1, 21, 26)) * torch.tensor([1.0, 2.0])).pow(
-        2
-    ).sum().backward()
-    without_gradient = [
-        n for n, p in detector.named_parameters() if p.grad is None or not p.grad.any()
+    weights = torch.tensor([1.0, 2.0])  # different for x and y, so that their gradients differ
+    (keypoints_of(detector, torch.rand(4, 1, 21, 26)) * weights).pow(2).sum().backward()
+    names_without_gradient = [
+        name
+        for name, parameter in detector.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
     ]
     # A constant added to the whole heatmap does not change its softmax.
-    assert without_gradient in ([], ["heatmaps.bias"])
+    assert names_without_gradient in ([], ["heatmaps.bias"])
 
 
-def test_sharpness_scales_the_heat_and_spreads_the_keypoints():
+def test_sharper_heatmap_is_scaled_and_gives_more_varied_keypoints():
     torch.manual_seed(0)
     plain, sharp = HeatmapDetector(4), HeatmapDetector(4, sharpness=6.0)
     sharp.load_state_dict(plain.state_dict())
@@ -127,10 +130,10 @@ def test_sharpness_scales_the_heat_and_spreads_the_keypoints():
     heat = plain.heatmaps(plain.features(images))
     assert torch.equal(keypoints_of(plain, images), mean_location(heat))
     torch.testing.assert_close(keypoints_of(sharp, images), mean_location(heat * 6))
-    assert (
-        keypoints_of(sharp, images).std(dim=(0, 1))
-        > 2 * keypoints_of(plain, images).std(dim=(0, 1))
-    ).all()
+    plain_deviation, sharp_deviation = (
+        keypoints_of(detector, images).std(dim=(0, 1)) for detector in (plain, sharp)
+    )
+    assert (sharp_deviation > 2 * plain_deviation).all()
     assert build_detector(detector_settings(sharp)).sharpness == 6
 
 
@@ -149,7 +152,8 @@ def test_four_corners_of_a_rectangle_are_found_once_each(name):
     detections = detected_px(CORNERS[name](keypoints=4), rectangle(26, 40, 8, 6, 29, 19))
     nearest = {min(corners, key=lambda c: abs(c[0] - x) + abs(c[1] - y)) for x, y in detections}
     assert nearest == corners
-    assert all(min(abs(x - a) + abs(y - b) for a, b in corners) <= 2 for x, y in detections)
+    for x, y in detections:
+        assert min(abs(x - corner_x) + abs(y - corner_y) for corner_x, corner_y in corners) <= 2
 
 
 @pytest.mark.parametrize("name", CORNERS)
@@ -161,7 +165,9 @@ def test_corners_agree_with_opencv_on_rectangles(name):
     theirs = torch.from_numpy(OPENCV[name](image[0, 0].numpy()))[None, None]
     theirs_px = to_px(strongest_maxima(theirs, 12, radius=2, border=2)[0], (40, 60)).round().int()
     for x, y in ours:
-        assert min(abs(x - a) + abs(y - b) for a, b in theirs_px.tolist()) <= 2
+        assert (
+            min(abs(x - their_x) + abs(y - their_y) for their_x, their_y in theirs_px.tolist()) <= 2
+        )
     assert len(ours) == 12
 
 
@@ -173,9 +179,10 @@ def test_responses_rank_pixels_like_opencv_and_scikit_image(name):
     ours = {"harris": harris_response, "shi-tomasi": gftt_response}[name](image)[0, 0].numpy()
     inner = (slice(5, -5), slice(5, -5))  # borders are padded differently
     # OpenCV sums over a flat window, scikit-image and Foveal over a Gaussian one.
-    for theirs, min_agreement in ((OPENCV[name], 0.8), (SCIKIT_IMAGE[name], 0.99)):
-        agreement = np.corrcoef(ranks(ours[inner]), ranks(theirs(image[0, 0].numpy())[inner]))
-        assert agreement[0, 1] > min_agreement
+    for theirs, min_correlation in ((OPENCV[name], 0.8), (SCIKIT_IMAGE[name], 0.99)):
+        theirs_inner = theirs(image[0, 0].numpy())[inner]
+        correlations = np.corrcoef(ranks(ours[inner]), ranks(theirs_inner))
+        assert correlations[0, 1] > min_correlation
 
 
 @pytest.mark.parametrize("name", CORNERS)
@@ -185,7 +192,7 @@ def test_corners_keep_a_distance_from_each_other_and_the_edge(name):
     keypoints = keypoints_of(CORNERS[name](keypoints=5, radius=3, border=4), images)
     positions = to_px(keypoints, (32, 40))
     distances = (positions[:, :, None] - positions[:, None]).abs().amax(-1)
-    distances = distances + 99 * torch.eye(5)
+    distances = distances + 99 * torch.eye(5)  # ignore the distance of a keypoint from itself
     assert distances.min() > 3
     assert positions.amin() >= 4
     assert (positions <= torch.tensor([40 - 1 - 4, 32 - 1 - 4]) + 1e-4).all()
@@ -201,6 +208,7 @@ def test_strongest_maxima_come_first():
 
 
 def test_controls_ignore_the_image():
+    """Controls are detectors to compare with: their keypoints do not depend on the image."""
     for control in (RandomKeypoints(5), Grid(5), Centre(5)):
         first, second = keypoints_of(control, torch.rand(2, 1, 20, 20))
         assert torch.equal(first, second)
@@ -208,13 +216,13 @@ def test_controls_ignore_the_image():
     assert not torch.equal(RandomKeypoints(5).places, RandomKeypoints(5, seed=1).places)
 
 
-def test_grid_of_four_is_the_centres_of_the_quadrants():
+def test_grid_of_four_has_the_centres_of_the_quadrants():
     positions = keypoints_of(Grid(4), torch.rand(1, 1, 8, 8))[0]
     assert positions.tolist() == [[-0.5, -0.5], [0.5, -0.5], [-0.5, 0.5], [0.5, 0.5]]
 
 
 def test_custom_detector_needs_only_forward_and_attributes():
-    class Corner(Detector):
+    class FixedX(Detector):
         def __init__(self, keypoints, x=-1.0):
             super().__init__()
             self.keypoints = keypoints
@@ -224,4 +232,4 @@ def test_custom_detector_needs_only_forward_and_attributes():
             images = view.whole()
             return Located(images.new_full((len(images), self.keypoints, 2), self.x))
 
-    assert Corner(2).settings() == {"keypoints": 2, "x": -1.0}
+    assert FixedX(2).settings() == {"keypoints": 2, "x": -1.0}

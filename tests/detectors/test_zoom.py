@@ -15,16 +15,17 @@ def test_zoom_patches_lie_inside_the_image_at_every_scale(size):
     torch.manual_seed(0)
     model = presets.zoom(keypoints=4, patch_size=5, min_scale=1.5, max_scale=4.0).eval()
     with torch.no_grad():
-        model.detector.windows.weight.mul_(30)  # into the flat range of tanh and sigmoid
+        # Larger weights saturate tanh and sigmoid, so that patches reach the edge of the image.
+        model.detector.windows.weight.mul_(30)
     located = model.locate(WholeView(torch.rand(8, 1, *size, generator=generator)))
     keypoints, scales = located.xy, located.scale
-    reach = 2 * scales[..., None]
+    reach = 2 * scales[..., None]  # from the centre of a patch to its outermost samples
     extent = torch.tensor([size[1], size[0]])
     positions = to_px(keypoints, size)
     assert (positions - reach >= -1e-4).all()
     assert (positions + reach <= extent - 1 + 1e-4).all()
     assert scales.min() >= 1.5
-    assert scales.max() <= min(4.0, (min(size) - 1) / 4)
+    assert scales.max() <= min(4.0, (min(size) - 1) / 4)  # a patch spans 4 times its scale
     assert scales.max() - scales.min() > 0.3
 
 
@@ -44,7 +45,7 @@ def test_zoom_gradient_reaches_position_and_scale_of_every_patch():
     assert (model.detector.windows.bias.grad != 0).all()  # x, y and scale of each of the patches
 
 
-def test_zoom_samples_more_coarsely_at_a_larger_scale():
+def test_distance_between_samples_of_a_zoom_patch_is_its_scale():
     ramp = torch.arange(28.0).expand(1, 1, 28, 28) / 28
     model = presets.zoom(keypoints=1).eval()
     middle = torch.zeros(1, 1, 2)

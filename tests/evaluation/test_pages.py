@@ -16,19 +16,33 @@ from foveal.evaluation.report import ReportEntry, write_report
 from foveal.evaluation.report.compare_page import write_comparison
 from foveal.foundation.escaping import printable
 from foveal.models import FocusNet, Inputs, presets
-from hostile import NAMES, TEXTS, is_plain, write_images
+from hostile import (
+    CONTROL_CHARACTERS,
+    EXTERNAL_SCRIPT,
+    IMAGE_TAG,
+    NAMES,
+    NOT_UTF_8,
+    SCRIPT_TAG,
+    SVG_AFTER_QUOTES,
+    TEMPLATE,
+    TEXTS,
+    TWO_LINES,
+    is_plain,
+    write_images,
+)
 from studio_server import running_server
 
 require_chromium()
 
-WATCH = "window.ran = () => { window.didRun = true }"
+# A script that defines `ran`, which hostile names call if a browser executes them.
+REPORT_RUN = "window.ran = () => { window.didRun = true }"
 SIZE = (28, 28)
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
     """Write a folder of images with hostile names of classes and files."""
-    root = tmp_path_factory.mktemp("photos") / NAMES[1]
+    root = tmp_path_factory.mktemp("photos") / SVG_AFTER_QUOTES
     for split in ("train", "test"):
         for name in NAMES:
             write_images(root / split / name, [f"{name}{index}" for index in range(2)])
@@ -36,11 +50,12 @@ def photos(tmp_path_factory) -> Path:
 
 
 def save_model(model, folder: Path) -> Path:
-    """Write a model with a hostile card into a folder."""
+    """Write a model with hostile text in its card into a folder; return the folder."""
     folder.mkdir()
     model.save_weights(folder)
-    figures = {"data": TEXTS[-2], "accuracy": 0.5}
-    card = {"trained_on": NAMES[4], "recipe": {"about": TEXTS[-3]}, "figures": figures}
+    figures = {"data": EXTERNAL_SCRIPT, "accuracy": 0.5}
+    recipe = {"about": SCRIPT_TAG}
+    card = {"trained_on": CONTROL_CHARACTERS, "recipe": recipe, "figures": figures}
     (folder / "card.json").write_text(json.dumps(card))
     return folder
 
@@ -59,12 +74,16 @@ def chromium():
 
 @pytest.fixture
 def open_page(chromium):
-    """Open pages; assert finally that no script ran, no request left and no error was logged."""
+    """Return a function that opens a page.
+
+    At the end, assert that no script of a hostile name ran, that no page sent a request to another
+    machine, and that no error was logged.
+    """
     complaints, pages = [], []
 
-    def call(address: str):
+    def open_address(address: str):
         page = chromium.new_context(viewport={"width": 1280, "height": 900}).new_page()
-        page.add_init_script(WATCH)
+        page.add_init_script(REPORT_RUN)
         page.on(
             "console", lambda message: message.type == "error" and complaints.append(message.text)
         )
@@ -75,7 +94,7 @@ def open_page(chromium):
         pages.append(page)
         return page
 
-    yield call
+    yield open_address
     for page in pages:
         assert page.evaluate("window.didRun") is None
         page.context.close()
@@ -83,13 +102,14 @@ def open_page(chromium):
 
 
 def is_local(url):
+    """Return whether a URL is that of a file, of data, or of a server on this machine."""
     return url.startswith(("file:///", "data:", "http://127.0.0.1:", "blob:http://127.0.0.1:"))
 
 
-def test_watch_detects_a_script_that_runs(chromium, tmp_path):
-    (tmp_path / "page.html").write_text(f"<p>{NAMES[0]}</p>")
+def test_script_that_runs_is_detected(chromium, tmp_path):
+    (tmp_path / "page.html").write_text(f"<p>{IMAGE_TAG}</p>")
     page = chromium.new_page()
-    page.add_init_script(WATCH)
+    page.add_init_script(REPORT_RUN)
     page.goto((tmp_path / "page.html").as_uri())
     page.wait_for_function("window.didRun")
     page.close()
@@ -98,11 +118,11 @@ def test_watch_detects_a_script_that_runs(chromium, tmp_path):
 def test_no_script_runs_in_a_report(open_page, tmp_path):
     explanation = focus_net(TEXTS).explain(torch.rand(len(TEXTS), 1, *SIZE))
     labels = torch.arange(len(TEXTS))
-    card = {"accuracy": 0.5, "evidence_fraction": 0.1, "data": TEXTS[-3], "images": 13}
+    card = {"accuracy": 0.5, "evidence_fraction": 0.1, "data": SCRIPT_TAG, "images": 13}
     curve = {"epoch": [0.0], "val_accuracy": [0.5], "val_loss": [2.0]}
     entries = [ReportEntry(name, card, explanation, labels, curve, note=name) for name in TEXTS]
-    page = open_page(write_report(entries, tmp_path, title=TEXTS[-3]).as_uri())
-    assert page.title() == f"{TEXTS[-3]} – Foveal"
+    page = open_page(write_report(entries, tmp_path, title=SCRIPT_TAG).as_uri())
+    assert page.title() == f"{SCRIPT_TAG} – Foveal"
     names = page.locator("th[scope=row]").all_text_contents()
     assert names == [printable(name) for name in TEXTS]
     assert page.locator("script, svg, [onerror], [onload]").count() == 0
@@ -110,9 +130,9 @@ def test_no_script_runs_in_a_report(open_page, tmp_path):
 
 def test_no_script_runs_in_a_comparison_and_tables_contain_no_formulas(open_page, photos, tmp_path):
     classes = load_images(str(photos), "test", size=SIZE).classes
-    model = save_model(focus_net(classes), tmp_path / NAMES[0])
+    model = save_model(focus_net(classes), tmp_path / IMAGE_TAG)
     comparison = compare([str(model)], str(photos), tmp_path / "out")
-    name = f"=cmd(\\input{{x}}){NAMES[4]}"
+    name = f"=cmd(\\input{{x}}){CONTROL_CHARACTERS}"
     comparison = replace(
         comparison, models=tuple({**row, "model": name} for row in comparison.models)
     )
@@ -131,9 +151,10 @@ def test_no_script_runs_in_a_comparison_and_tables_contain_no_formulas(open_page
 
 
 def test_no_script_runs_in_the_studio_and_its_downloads(open_page, tmp_path):
-    classes = (*NAMES[3:6], NAMES[-1], TEXTS[-3])  # as many as the studio shows
-    model = save_model(focus_net(classes), tmp_path / NAMES[5])
-    (photo,) = write_images(tmp_path, NAMES[:1])
+    # As many classes as the studio shows.
+    classes = (TEMPLATE, CONTROL_CHARACTERS, TWO_LINES, NOT_UTF_8, SCRIPT_TAG)
+    model = save_model(focus_net(classes), tmp_path / TWO_LINES)
+    (photo,) = write_images(tmp_path, [IMAGE_TAG])
     with running_server(str(model)) as server:
         page = open_page(server.url)
         page.wait_for_selector(".keypoint")
@@ -146,11 +167,11 @@ def test_no_script_runs_in_the_studio_and_its_downloads(open_page, tmp_path):
         names = page.locator(".bars .name").all_text_contents()
         assert len(names) == len(classes)
         assert all(map(is_plain, names))
-        assert TEXTS[-3] in names
+        assert SCRIPT_TAG in names
         for kind in ("svg", "png"):
             with page.expect_download() as download:
                 page.click(f".downloads button[data-kind={kind}]")
-            download.value.save_as(tmp_path / f"answer.{kind}")
-        open_page((tmp_path / "answer.svg").as_uri())
-        ElementTree.parse(tmp_path / "answer.svg")
+            download.value.save_as(tmp_path / f"download.{kind}")
+        open_page((tmp_path / "download.svg").as_uri())
+        ElementTree.parse(tmp_path / "download.svg")
         assert page.locator("script:not([src])").count() == 0

@@ -1,4 +1,4 @@
-"""The report: one self-contained page without scripts."""
+"""The report on models: one self-contained page without scripts."""
 
 import re
 
@@ -8,7 +8,7 @@ import torch
 from foveal.backbones import VGGBackbone
 from foveal.detectors import Harris
 from foveal.evaluation.report import ReportEntry, write_report
-from foveal.evaluation.report.page import _spread
+from foveal.evaluation.report.page import _evenly_spaced_indices
 from foveal.foundation.errors import UserError
 from foveal.heads import ConvDecoder
 from foveal.metrics.registry import model_columns
@@ -25,15 +25,15 @@ def entries() -> list[ReportEntry]:
     focus = presets.focus(Harris(3), width=16, inputs=inputs).eval()
     curve = {"epoch": [0.0, 1.0], "val_accuracy": [0.5, 0.6], "val_loss": [2.0, 1.0]}
     card = {"accuracy": 0.987, "evidence_fraction": 0.0957, "data": "mnist-5k", "images": 1000}
-    full = {**card, "position_leakage": 0.75, "parameters": 98_817, "latency_ms": 0.59}
+    full_card = {**card, "position_leakage": 0.75, "parameters": 98_817, "latency_ms": 0.59}
     cnn = SmallCNN(inputs=inputs).eval()
     attention = AttentionNet(VGGBackbone(1, [[4], [6]]), depths=[1, 2], inputs=inputs).eval()
     attention_card = {**card, "shuffled_attention_accuracy": 0.5}
     return [
-        ReportEntry("mine", full, focus.explain(images), labels, curve, "trained just now"),
+        ReportEntry("first", full_card, focus.explain(images), labels, curve, "trained just now"),
         ReportEntry(EVIL, card, cnn.explain(images), labels),
-        ReportEntry("weighs", attention_card, attention.explain(images), labels),
-        ReportEntry("cuts", card, focus.explain(images), labels),
+        ReportEntry("attention", attention_card, attention.explain(images), labels),
+        ReportEntry("focus", card, focus.explain(images), labels),
     ]
 
 
@@ -60,7 +60,7 @@ def test_every_picture_has_an_alt_text(page):
     assert all(re.search(r'alt="[^"]{20,}"', picture) for picture in pictures)
 
 
-def test_every_figure_is_explained_and_missing_ones_are_dashes(entries, page):
+def test_every_metric_is_explained_and_missing_values_are_dashes(entries, page):
     keys = set().union(*(entry.card for entry in entries))
     assert keys < {column.key for column in model_columns()} | {"data", "images"}
     for column in model_columns():
@@ -71,22 +71,24 @@ def test_every_figure_is_explained_and_missing_ones_are_dashes(entries, page):
     assert "<td>–</td>" in page
 
 
-def test_enlarged_patches_or_maps_are_shown_for_all_models_but_the_first(page):
-    enlarged = re.findall(r'alt="Patches or attention maps of ([^"]+), enlarged"', page)
-    assert enlarged == ["weighs", "cuts"]
+def test_patches_or_maps_are_enlarged_for_all_models_but_the_first(page):
+    names = re.findall(r'alt="Patches or attention maps of ([^"]+), enlarged"', page)
+    assert names == ["attention", "focus"]  # the second model has neither patches nor maps
 
 
 @pytest.mark.parametrize("with_classifiers", [True, False])
-def test_reconstructions_are_shown_with_or_without_classifiers(entries, tmp_path, with_classifiers):
+def test_report_shows_reconstructions_with_or_without_classifiers(
+    entries, tmp_path, with_classifiers
+):
     model = presets.reconstructor(Harris(3), ConvDecoder(1, (4, 8)), patch_size=5).eval()
     explanation = model.explain(torch.rand(6, 1, 28, 28))
     card = {"rebuilding_mse": 0.0123, "rebuilding_ssim": 0.71, "data": "mnist-5k", "images": 6}
     curve = {"epoch": [0.0], "val_mse": [0.0123]}
-    entry = ReportEntry("rebuilds", card, explanation, torch.zeros(6, dtype=torch.long), curve)
-    others = entries[:2] if with_classifiers else []
-    page = write_report([entry, *others], tmp_path).read_text(encoding="utf-8")
+    entry = ReportEntry("reconstructor", card, explanation, torch.zeros(6, dtype=torch.long), curve)
+    classifiers = entries[:2] if with_classifiers else []
+    page = write_report([entry, *classifiers], tmp_path).read_text(encoding="utf-8")
     assert "<td>0.0123</td>" in page
-    assert ">rebuilds<" in page
+    assert ">reconstructor<" in page
     assert ("98.70%" in page) == with_classifiers
     assert all(
         re.search(r'alt="[^"]{20,}"', picture) for picture in re.findall(r"<img [^>]*>", page)
@@ -97,8 +99,8 @@ def test_shown_images_cover_all_classes_of_sorted_data():
     labels = torch.arange(100) // 10
     explanation = SmallCNN().eval().explain(torch.rand(100, 1, 28, 28))
     entry = ReportEntry("any", {}, explanation, labels)
-    assert labels[_spread(entry, 10)].tolist() == list(range(10))
-    assert labels[_spread(entry, 4)].tolist() == [0, 3, 6, 9]
+    assert labels[_evenly_spaced_indices(entry, 10)].tolist() == list(range(10))
+    assert labels[_evenly_spaced_indices(entry, 4)].tolist() == [0, 3, 6, 9]
 
 
 def test_report_writes_only_the_page(entries, tmp_path):

@@ -1,4 +1,4 @@
-"""Explaining images that are too large to be read whole, from the file to the result."""
+"""Explanations of images that are too large to be decoded as a whole."""
 
 import json
 import subprocess
@@ -16,7 +16,9 @@ from foveal.images.pyramids import LargeFiles
 from foveal.models.presets import high_res
 from foveal.workflows.explain import explain_files
 
-PEAK_MB = 600  # above the idle process
+MAX_PEAK_MB = 600  # beyond the memory of the process before it reads a large image
+SQUARE_LEFT, SQUARE_TOP, SQUARE_SIDE = 3000, 5000, 64  # of the bright square in large images
+TILE = 512
 
 
 @pytest.fixture(scope="module")
@@ -24,23 +26,29 @@ def model(tmp_path_factory):
     """Return the folder of an untrained model that selects locations by local variation."""
     folder = tmp_path_factory.mktemp("model")
     network = high_res(shrink=8, keypoints=20, patch_size=50, in_channels=3, regions=4)
-    for detector in (network.detector.fine, network.detector.coarse):
-        torch.nn.init.zeros_(detector.score.weight)  # untrained scores carry no information
+    for score_map in (network.detector.fine, network.detector.coarse):
+        torch.nn.init.zeros_(score_map.score.weight)  # untrained scores carry no information
     network.eval().save_weights(folder)
     return folder
 
 
 def write_large(path, side, levels):
-    """Write a black tiled pyramid with a bright square whose top left is at (3000, 5000)."""
+    """Write a black tiled pyramid with a bright square, if the image is large enough for it.
+
+    Each level is 4 times smaller than the one before.
+    """
 
     def tiles(shrink):
-        first = (5000 // shrink // 512, 3000 // shrink // 512)
-        for row in range(-(-side // shrink // 512)):
-            for column in range(-(-side // shrink // 512)):
-                tile = np.zeros((512, 512, 3), np.uint8)
-                if (row, column) == first:
-                    y, x = 5000 // shrink % 512, 3000 // shrink % 512
-                    tile[y : y + 64 // shrink, x : x + 64 // shrink] = (250, 200, 40)
+        """Yield the tiles of a level row by row; one of them contains the whole square."""
+        square_row, top = divmod(SQUARE_TOP // shrink, TILE)
+        square_column, left = divmod(SQUARE_LEFT // shrink, TILE)
+        square_side = SQUARE_SIDE // shrink
+        tiles_per_side = -(-side // shrink // TILE)
+        for row in range(tiles_per_side):
+            for column in range(tiles_per_side):
+                tile = np.zeros((TILE, TILE, 3), np.uint8)
+                if (row, column) == (square_row, square_column):
+                    tile[top : top + square_side, left : left + square_side] = (250, 200, 40)
                 yield tile
 
     with tifffile.TiffWriter(path, bigtiff=True) as file:
@@ -50,13 +58,14 @@ def write_large(path, side, levels):
                 tiles(shrink),
                 shape=(side // shrink, side // shrink, 3),
                 dtype=np.uint8,
-                tile=(512, 512),
+                tile=(TILE, TILE),
                 photometric="rgb",
                 compression="zlib",
                 subfiletype=min(level, 1),
             )
 
 
+# Prints how much more memory explaining a large image takes than explaining a small one.
 SCRIPT = """
 import json, sys
 from pathlib import Path
@@ -79,7 +88,9 @@ print(json.dumps({"above_idle": peak_mb() - idle, "failed": failed, "result": re
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc")
 @pytest.mark.parametrize(("levels", "runtime"), [(3, "torch"), (1, "torch"), (3, "onnx")])
-def test_explaining_400_megapixels_takes_little_memory(levels, runtime, model, tmp_path):
+def test_explaining_an_image_of_400_megapixels_takes_little_memory(
+    levels, runtime, model, tmp_path
+):
     if runtime == "onnx":
         graph, further_graphs = exported(zoo.load(model))
         model = tmp_path / "model.onnx"
@@ -87,18 +98,18 @@ def test_explaining_400_megapixels_takes_little_memory(levels, runtime, model, t
     write_large(tmp_path / "large.tif", 20_000, levels)
     write_large(tmp_path / "small.tif", 1_000, 1)
     command = [sys.executable, "-W", "ignore", "-c", SCRIPT]
-    files = [model, tmp_path / "small.tif", tmp_path / "large.tif", tmp_path / "out"]
-    done = subprocess.run([*command, *map(str, files)], capture_output=True, text=True)
+    arguments = [model, tmp_path / "small.tif", tmp_path / "large.tif", tmp_path / "out"]
+    done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
     print(f"{report['above_idle']:.0f} MB above the idle process")
     assert report["failed"] == 0
-    assert report["above_idle"] < PEAK_MB
+    assert report["above_idle"] < MAX_PEAK_MB
     assert report["result"]["size_px"] == {"height": 20_000, "width": 20_000}
     corners = [
         (keypoint["left_px"], keypoint["top_px"]) for keypoint in report["result"]["keypoints"]
     ]
-    assert any(abs(x - 3000) < 64 and abs(y - 5000) < 64 for x, y in corners)
+    assert any(abs(left - SQUARE_LEFT) < 64 and abs(top - SQUARE_TOP) < 64 for left, top in corners)
     assert ("no coarser level" in done.stdout) == (levels == 1)
     with Image.open(report["result"]["picture"]) as picture:
         assert min(picture.size) > 200
@@ -159,7 +170,8 @@ def test_file_that_changes_between_thumbnail_and_patches_is_an_error(
             file.write(b"\0" * 100)
         return crops(*arguments, **options)
 
-    assert explain_files(str(model), [path], None, lambda _: None)[1] == 0
+    _, failed = explain_files(str(model), [path], None, lambda _: None)
+    assert failed == 0
     monkeypatch.setattr(LargeFiles, "crops", append_and_crop)
     results, failed = explain_files(str(model), [path], None, lambda _: None)
     assert failed == 1

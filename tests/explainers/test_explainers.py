@@ -1,4 +1,6 @@
-"""Post-hoc methods: on models with known attributions and on every model family."""
+"""Post-hoc methods, tested on models with known attributions and on every model family."""
+
+import math
 
 import pytest
 import timm
@@ -19,7 +21,7 @@ from foveal.models import SANet, SmallCNN, build_model, presets
 from foveal.plotting import explanation_figure, side_by_side
 
 METHODS = post_hoc_methods()
-ROW, COLUMN = 3, 8  # the one pixel that decides
+ROW, COLUMN = 3, 8  # the only pixel that `OnePixel` reads
 
 
 class OnePixel(nn.Module):
@@ -47,7 +49,7 @@ class Linear(nn.Module):
 
 
 class Pooled(nn.Module):
-    """A convolution, its mean over the image, and a linear layer."""
+    """A convolution, whose features are averaged over the image, and a linear layer."""
 
     def __init__(self, logits: int = 3) -> None:
         super().__init__()
@@ -64,6 +66,7 @@ def random_images(*shape: int) -> Tensor:
 
 
 def images_with_bright_pixel(batch: int = 2) -> Tensor:
+    """Return random images in which the pixel that `OnePixel` reads is white."""
     images = random_images(batch, 1, 12, 12)
     images[:, :, ROW, COLUMN] = 1
     return images
@@ -125,14 +128,18 @@ def test_layer_cam_weights_each_location_separately() -> None:
     assert torch.allclose(maps, expected, atol=1e-6)
 
 
-def test_occlusion_finds_the_one_pixel_that_decides() -> None:
+def test_occlusion_finds_the_only_pixel_that_the_model_reads() -> None:
     images = images_with_bright_pixel()
     explanation = attribute(OnePixel(), images, "occlusion")
     side = window_px((12, 12))
-    drop = 4 * (1 - images.mean(dim=(1, 2, 3)))  # the drop for any window over the pixel
+    # A window is filled with the mean of the image, so each window over the pixel lowers the logit
+    # by the same amount.
+    drop = 4 * (1 - images.mean(dim=(1, 2, 3)))
     assert torch.allclose(explanation.maps[:, 0, ROW, COLUMN], drop, atol=1e-5)
     rows, columns = (torch.arange(12) - ROW).abs(), (torch.arange(12) - COLUMN).abs()
-    far = (rows[:, None] >= side) | (columns[None] >= side)  # no window covers both
+    far = (rows[:, None] >= side) | (
+        columns[None] >= side
+    )  # no window covers such a pixel and the bright one
     assert (explanation.maps[:, 0, far].abs() < 1e-5).all()
 
 
@@ -190,17 +197,17 @@ def test_every_method_explains_every_family(name: str, method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_batch_size_does_not_change_the_result(method: str) -> None:
     model, images = FAMILIES["cnn"], random_images(5, 1, 28, 28)
-    whole = attribute(model, images, method)
-    parts = attribute(model, images, method, batch_size=2)
-    assert torch.allclose(whole.maps, parts.maps, atol=1e-5)
-    assert whole.cost == parts.cost
+    in_one_batch = attribute(model, images, method)
+    in_batches = attribute(model, images, method, batch_size=2)
+    assert torch.allclose(in_one_batch.maps, in_batches.maps, atol=1e-5)
+    assert in_one_batch.cost == in_batches.cost
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_attribution_leaves_model_images_and_random_state_unchanged(method: str) -> None:
     model = FAMILIES["cnn"].train()
-    frozen = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    for module in frozen:
+    batch_norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for module in batch_norms:
         module.eval()
     images = random_images(2, 1, 28, 28).requires_grad_()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -211,7 +218,7 @@ def test_attribution_leaves_model_images_and_random_state_unchanged(method: str)
         attribute(model, images, method)
     assert torch.equal(torch.rand(4), expected)
     assert model.training
-    assert not any(module.training for module in frozen)
+    assert not any(module.training for module in batch_norms)
     assert all(parameter.grad is None for parameter in model.parameters())
     assert images.grad is None
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -228,15 +235,18 @@ def test_attribution_leaves_model_images_and_random_state_unchanged(method: str)
         ("rise", 501.0, 502.0),
     ],
 )
-def test_cost_counts_the_prediction_and_all_passes(method: str, low: float, high: float) -> None:
+def test_cost_is_the_number_of_forward_passes_including_the_prediction(
+    method: str, low: float, high: float
+) -> None:
     assert low <= EXPLAINERS[method].cost(FAMILIES["cnn"], (1, 28, 28)) <= high
 
 
 def test_occlusion_costs_one_pass_per_window() -> None:
     side = window_px((28, 28))
-    windows = -(-(28 - side) // (side // 2)) + 1
+    windows_per_side = math.ceil((28 - side) / (side // 2)) + 1  # they overlap by half
     cost = EXPLAINERS["occlusion"].cost(FAMILIES["cnn"], (1, 28, 28))
-    assert cost == pytest.approx(1 + 1 + windows**2)  # the prediction, the whole image, each window
+    # The prediction, the image without a window, and the image with each window.
+    assert cost == pytest.approx(1 + 1 + windows_per_side**2)
 
 
 def test_a_models_own_explanation_costs_one_pass() -> None:
@@ -273,7 +283,7 @@ class OneLogit(Pooled):
 
 
 class TwoLogits(nn.Module):
-    """The same probabilities by a softmax of two logits."""
+    """A model of one logit, turned into one of two logits with the same probabilities."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -290,7 +300,9 @@ def test_single_logit_is_explained_as_two_classes(method: str, targets: list[int
     model, images = OneLogit(), random_images(3, 1, 12, 12)
     single = attribute(model, images, method, targets=targets)
     double = attribute(TwoLogits(model), images, method, targets=targets)
-    scale = 1 if method == "rise" else 2  # a class has the log-odds as its logit, not half of them
+    # The logit of a class is the log-odds for a single logit, but half of them for two logits. RISE
+    # weights its masks by the probability, which is the same for both.
+    scale = 1 if method == "rise" else 2
     torch.testing.assert_close(single.maps, scale * double.maps, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(single.probabilities, double.probabilities)
     assert torch.equal(single.predictions, double.predictions)
@@ -300,12 +312,15 @@ def test_single_logit_is_explained_as_two_classes(method: str, targets: list[int
 def test_rise_of_a_single_logit_depends_on_the_model() -> None:
     images = images_with_bright_pixel(1)
 
-    def brightness(sign: float) -> nn.Module:
-        return nn.Sequential(nn.Flatten(), nn.Linear(144, 1, bias=False)).apply(
-            lambda part: nn.init.constant_(part.weight, sign / 20) if hasattr(part, "weight") else 0
-        )
+    def brightness_model(sign: float) -> nn.Module:
+        """Return a model whose logit is the brightness of the image, or its negative."""
+        linear = nn.Linear(144, 1, bias=False)
+        nn.init.constant_(linear.weight, sign / 20)
+        return nn.Sequential(nn.Flatten(), linear)
 
-    bright, dark = (attribute(brightness(s), images, "rise", targets=[1]).maps for s in (1, -1))
+    bright, dark = (
+        attribute(brightness_model(sign), images, "rise", targets=[1]).maps for sign in (1, -1)
+    )
     assert (bright - dark).abs().max() > 0.1
 
 
@@ -342,7 +357,12 @@ def test_own_explanation_of_a_single_logit_uses_the_sigmoid() -> None:
 
 
 class ChannelsLast(nn.Module):
-    """`Pooled` with features permuted to (B, h, w, channels) or to tokens, and normalised."""
+    """`Pooled` with its features permuted to (B, h, w, channels) and normalised.
+
+    Args:
+        tokens: whether the features are flattened to tokens (B, h * w, channels).
+        extra: number of additional tokens at the beginning, such as a class token.
+    """
 
     def __init__(self, tokens: bool, extra: int = 0) -> None:
         super().__init__()
@@ -377,20 +397,18 @@ def test_grad_cam_reads_channels_last_and_tokens(
 
 
 def test_ambiguous_layout_is_rejected_unless_reshape_is_given() -> None:
-    model, images = (
-        ChannelsLast(tokens=False),
-        random_images(2, 1, 4, 4),
-    )  # as many channels as rows
+    model = ChannelsLast(tokens=False)
+    images = random_images(2, 1, 4, 4)  # as many rows as channels
     for layer in ("norm", None):
         with pytest.raises(UserError, match=r"'norm' returns.*is ambiguous.*reshape="):
             attribute(model, images, "grad-cam", layer=layer)
-    first, last = (
+    channels_first, channels_last = (
         attribute(
             model, images, "grad-cam", layer="norm", reshape=lambda x, axes=axes: x.permute(*axes)
         ).maps
         for axes in ((0, 1, 2, 3), (0, 3, 1, 2))
     )
-    assert not torch.allclose(first, last)
+    assert not torch.allclose(channels_first, channels_last)
     wide = attribute(ChannelsLast(tokens=False), random_images(2, 1, 4, 5), "grad-cam")
     assert wide.maps.shape == (2, 1, 4, 5)
     with pytest.raises(UserError, match="but got 'norm'"):
@@ -427,14 +445,16 @@ def test_grad_cam_reads_a_late_layer_of_known_architectures(build, size, expecte
     model = build().eval()
     with without_side_effects(model):
         layer, _ = feature_layer(Task(model, (3, *size)))
-    assert next(name for name, part in model.named_modules() if part is layer) == expected
+    assert next(name for name, module in model.named_modules() if module is layer) == expected
 
 
 def test_grad_cam_of_a_swin_transformer_uses_its_permuted_features() -> None:
     model, images = swin_transformer().eval(), random_images(2, 3, 64, 64)
     explanation = attribute(model, images, "grad-cam", layer="features.1.0.norm2", targets=[0, 1])
     outputs = []
-    hook = model.features[1][0].norm2.register_forward_hook(lambda *a: outputs.append(a[2]))
+    hook = model.features[1][0].norm2.register_forward_hook(
+        lambda module, inputs, output: outputs.append(output)
+    )
     score = model(images).gather(1, torch.tensor([[0], [1]])).sum()
     hook.remove()
     (gradient,) = torch.autograd.grad(score, outputs[0])
@@ -445,7 +465,7 @@ def test_grad_cam_of_a_swin_transformer_uses_its_permuted_features() -> None:
 
 
 def test_grad_cam_never_uses_a_patch_embedding() -> None:
-    class Norm(nn.Module):  # a normalisation that is not recognised
+    class Norm(nn.Module):  # a normalisation that Foveal does not recognise
         def __init__(self, width: int, **_: object) -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.ones(width))
@@ -461,7 +481,11 @@ def test_grad_cam_never_uses_a_patch_embedding() -> None:
 
 
 class Awkward(nn.Module):
-    """A model with reused modules and tuples and, if `in_place`, operations that break hooks."""
+    """A model that reuses a module and has a module that returns a tuple.
+
+    Args:
+        in_place: whether it changes tensors in place, which interferes with hooks.
+    """
 
     def __init__(self, in_place: bool) -> None:
         super().__init__()
@@ -501,13 +525,13 @@ def test_in_place_reused_and_tuple_modules_do_not_change_the_result(
 ) -> None:
     images = random_images(3, 1, 8, 10)
     original = images.clone()
-    tidy, awkward = (
-        attribute(Awkward(in_place), images, method, layer=layer) for in_place in (False, True)
+    out_of_place, in_place = (
+        attribute(Awkward(changes), images, method, layer=layer) for changes in (False, True)
     )
     assert torch.equal(images, original)
-    torch.testing.assert_close(awkward.maps, tidy.maps)
-    assert torch.equal(awkward.logits, tidy.logits)
-    assert tidy.maps.abs().max() > 0
+    torch.testing.assert_close(in_place.maps, out_of_place.maps)
+    assert torch.equal(in_place.logits, out_of_place.logits)
+    assert out_of_place.maps.abs().max() > 0
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -524,14 +548,14 @@ def test_non_finite_maps_and_logits_are_rejected(method: str) -> None:
 
 
 def test_non_finite_gradient_maps_are_rejected() -> None:
-    class Root(Linear):
+    class SquareRoot(Linear):
         def forward(self, images: Tensor) -> Tensor:
             return super().forward(images.sqrt())  # infinite gradient at 0
 
     images = random_images(2, 3, 6, 6)
     images[0, 0, 0, 0] = 0
     with pytest.raises(UserError, match="maps of gradient-x-input hold NaN or infinity for 1 of 2"):
-        attribute(Root(), images, "gradient-x-input")
+        attribute(SquareRoot(), images, "gradient-x-input")
 
 
 def test_invalid_arguments_are_errors() -> None:
@@ -566,8 +590,8 @@ def test_explainer_returns_every_kind_of_explanation() -> None:
     model, images = FAMILIES["attention"], random_images(3, 1, 28, 28)
     own_explanation = explainer("model")(model, images)
     assert (own_explanation.method, own_explanation.maps.shape[1]) == ("model", 2)
-    terms = explainer("contributions")(model, images, torch.tensor([1, 2, 3]))
-    assert (terms.method, terms.maps.shape[1]) == ("contributions", 1)
+    contributions = explainer("contributions")(model, images, torch.tensor([1, 2, 3]))
+    assert (contributions.method, contributions.maps.shape[1]) == ("contributions", 1)
     assert torch.allclose(
         explainer("grad-cam")(model, images).maps, attribute(model, images, "grad-cam").maps
     )
@@ -586,7 +610,7 @@ def test_explainers_declare_the_models_that_they_support(name):
             explanation = explain(model, images)
             assert explanation.method == explain.name
             assert explanation.cost == explain.cost(model, (1, 28, 28))
-    rebuilding = build_model(
+    reconstructor = build_model(
         {
             "name": "reconstructor",
             "detector": {"name": "reconstruction", "keypoints": 2},
@@ -594,7 +618,7 @@ def test_explainers_declare_the_models_that_they_support(name):
         }
     )
     supporting = [
-        candidate.name for candidate in EXPLAINERS.values() if candidate.supports(rebuilding)
+        candidate.name for candidate in EXPLAINERS.values() if candidate.supports(reconstructor)
     ]
     assert supporting == ["model"]
 
@@ -622,7 +646,8 @@ def test_attribute_accepts_only_post_hoc_methods():
 def test_non_finite_pixels_are_rejected_for_any_model(method, bad):
     images = torch.rand(2, 1, 28, 28)
     images[0, 0, 0, 0] = bad
-    plain = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(1352, 3))
-    for model in (SmallCNN(num_classes=3).eval(), plain):
+    features = 2 * 26 * 26
+    torch_model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(features, 3))
+    for model in (SmallCNN(num_classes=3).eval(), torch_model):
         with pytest.raises(ValueError, match="images hold NaN or infinity"):
             attribute(model, images, method)

@@ -1,4 +1,4 @@
-"""Explanations: indexing, accepted inputs and errors."""
+"""Explanations: indexing, accepted images and targets, and errors."""
 
 import json
 
@@ -31,24 +31,24 @@ def explanation(model, images):
     return model.explain(images)
 
 
-def indices_of(part: Explanation, whole: Explanation) -> list[int]:
-    """Return the indices in `whole` of the images of `part`, compared by their pixels."""
+def indices_of(selection: Explanation, explanation: Explanation) -> list[int]:
+    """Return the index in `explanation` of each image of `selection`, compared by their pixels."""
     for field in ("logits", "keypoints", "patches"):
-        assert len(getattr(part, field)) == len(part.images) == len(part)
-    same = (part.images[:, None] == whole.images[None]).flatten(2).all(dim=2)
-    return same.int().argmax(dim=1).tolist()
+        assert len(getattr(selection, field)) == len(selection.images) == len(selection)
+    matches = (selection.images[:, None] == explanation.images[None]).flatten(2).all(dim=2)
+    return matches.int().argmax(dim=1).tolist()
 
 
 @pytest.mark.parametrize("index", [0, 3, 4, -1, -5])
 @pytest.mark.parametrize(
-    "kind",
+    "convert",
     [int, np.int64, np.uint8, np.int8, torch.tensor, np.array],
-    ids=lambda kind: kind.__name__,
+    ids=lambda convert: convert.__name__,
 )
-def test_integer_of_any_type_selects_one_image(explanation, index, kind):
-    if index < 0 and kind is np.uint8:
-        index = 2
-    assert indices_of(explanation[kind(index)], explanation) == [range(5)[index]]
+def test_integer_of_any_type_selects_one_image(explanation, index, convert):
+    if index < 0 and convert is np.uint8:
+        index = 2  # an unsigned integer cannot be negative
+    assert indices_of(explanation[convert(index)], explanation) == [range(5)[index]]
 
 
 @pytest.mark.parametrize("index", [5, 10, -6, -100, 2**70])
@@ -82,7 +82,7 @@ def test_slices_behave_as_for_a_list(explanation, index):
     assert indices_of(explanation[index], explanation) == list(range(5))[index]
 
 
-@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+@pytest.mark.parametrize("convert", [list, np.array, torch.tensor])
 @pytest.mark.parametrize(
     ("index", "expected"),
     [
@@ -95,17 +95,13 @@ def test_slices_behave_as_for_a_list(explanation, index):
     ],
     ids=str,
 )
-def test_lists_arrays_and_masks_select_images(explanation, kind, index, expected):
-    assert indices_of(explanation[kind(index)], explanation) == expected
+def test_lists_arrays_and_masks_select_images(explanation, convert, index, expected):
+    assert indices_of(explanation[convert(index)], explanation) == expected
 
 
 def test_mask_requires_one_boolean_per_image(explanation):
-    assert (
-        indices_of(explanation[explanation.predictions == explanation.predictions[0]], explanation)[
-            0
-        ]
-        == 0
-    )
+    is_same_class = explanation.predictions == explanation.predictions[0]
+    assert indices_of(explanation[is_same_class], explanation)[0] == 0
     for mask in ([True], [True] * 6, torch.ones(5, 1, dtype=torch.bool)):
         with pytest.raises(IndexError, match=r"Expected a mask \(5,\)"):
             explanation[mask]
@@ -121,10 +117,10 @@ def test_invalid_index_is_a_type_error(explanation, index):
         explanation[index]
 
 
-def test_explanation_has_a_length_and_an_order(explanation):
+def test_explanation_has_a_length_and_can_be_iterated_in_both_directions(explanation):
     assert len(explanation) == 5
-    assert [indices_of(part, explanation) for part in explanation] == [[0], [1], [2], [3], [4]]
-    assert [len(part) for part in reversed(explanation)] == [1] * 5
+    assert [indices_of(single, explanation) for single in explanation] == [[0], [1], [2], [3], [4]]
+    assert [len(single) for single in reversed(explanation)] == [1] * 5
 
 
 def test_empty_explanation_gives_no_pictures_and_no_dicts(explanation, tmp_path):
@@ -152,8 +148,8 @@ def test_arrays_tensors_and_lists_are_accepted_as_images(model, images, convert)
     torch.testing.assert_close(result.logits, expected.logits)
     torch.testing.assert_close(result.images, expected.images, check_dtype=False)
     for method in ("gradient-x-input", "occlusion"):
-        maps = foveal.attribute(SmallCNN(), images, method, seed=0)
-        assert maps.maps.shape == (5, 1, 20, 24)
+        attribution = foveal.attribute(SmallCNN(), images, method, seed=0)
+        assert attribution.maps.shape == (5, 1, 20, 24)
     cnn = SmallCNN().eval()
     expected = foveal.attribute(cnn, images, "gradient-x-input")
     result = foveal.attribute(cnn, convert(images), "gradient-x-input")
@@ -168,7 +164,7 @@ def test_read_only_array_is_accepted_without_a_warning(model, images, recwarn):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("make_invalid", "message"),
     [
         (lambda images: "digit.png", r"tensor or NumPy array \(B, C, H, W\).*builtins\.str"),
         (lambda images: None, "but got builtins.NoneType"),
@@ -186,11 +182,11 @@ def test_read_only_array_is_accepted_without_a_warning(model, images, recwarn):
         (lambda images: images / 0, "images hold NaN or infinity"),
     ],
 )
-def test_invalid_images_are_rejected_by_every_method(model, images, spoil, message):
+def test_invalid_images_are_rejected_by_every_method(model, images, make_invalid, message):
     with pytest.raises(ValueError, match=message):
-        model.explain(spoil(images))
+        model.explain(make_invalid(images))
     with pytest.raises(ValueError, match=message):
-        foveal.attribute(model, spoil(images), "rise")
+        foveal.attribute(model, make_invalid(images), "rise")
 
 
 def attention_net() -> AttentionNet:
@@ -224,11 +220,12 @@ def test_targets_must_be_one_valid_class_per_image(images, targets):
             call()
 
 
-@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor])
-def test_targets_may_be_lists_tuples_arrays_or_tensors(images, kind):
-    net, targets = attention_net(), [3, 1, 4, 1, 5]
+@pytest.mark.parametrize("convert", [list, tuple, np.array, torch.tensor])
+def test_targets_may_be_lists_tuples_arrays_or_tensors(images, convert):
+    net = attention_net()
+    targets = [3, 1, 4, 1, 5]
     expected = net.contributions(images, torch.tensor(targets)).maps
-    assert torch.equal(net.contributions(images, kind(targets)).maps, expected)
+    assert torch.equal(net.contributions(images, convert(targets)).maps, expected)
 
 
 def test_evaluate_and_predict_reject_arguments_of_wrong_types(model, images, tmp_path):

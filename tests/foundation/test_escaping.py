@@ -21,9 +21,9 @@ from foveal.foundation.escaping import as_unicode, csv_cell, path_text, printabl
         ("non\u00a0breaking", "non\u00a0breaking"),
     ],
 )
-def test_printable_text_shows_escapes_for_unprintable_characters(text, expected):
+def test_unprintable_characters_are_escaped(text, expected):
     assert printable(text) == expected
-    expected.encode("utf-8")
+    expected.encode("utf-8")  # raises if it is not valid Unicode
 
 
 def test_kept_characters_are_not_escaped():
@@ -45,7 +45,8 @@ def test_special_characters_are_escaped_for_tex():
     )
 
 
-ALIKE = [
+# Different paths, some of which look like the escaped form of another.
+SIMILAR_PATHS = [
     os.fsdecode(b"caf\xe9"),
     r"caf\xe9",
     r"caf\x5cxe9",
@@ -62,10 +63,10 @@ ALIKE = [
 
 
 def test_different_paths_have_different_texts():
-    texts = [path_text(name) for name in ALIKE]
-    assert len(set(texts)) == len(ALIKE)
+    texts = [path_text(name) for name in SIMILAR_PATHS]
+    assert len(set(texts)) == len(SIMILAR_PATHS)
     for text in texts:
-        text.encode("utf-8")
+        text.encode("utf-8")  # raises if it is not valid Unicode
 
 
 def test_valid_unicode_is_unchanged():

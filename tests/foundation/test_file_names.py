@@ -1,4 +1,4 @@
-"""Safe and unique file names."""
+"""Safe and unique file names; a stem is a file name without its extension."""
 
 import os
 import unicodedata
@@ -54,12 +54,12 @@ def test_long_name_is_cut_between_characters_and_can_be_written(tmp_path, letter
         (["ß", "SS"], ["ß", "SS-1"]),
     ],
 )
-def test_unique_stems_differ_as_file_names(names, stems):
+def test_unique_stems_differ_even_on_systems_that_ignore_case(names, stems):
     assert unique_stems(names) == stems
     assert len({file_key(stem) for stem in stems}) == len(names)
 
 
-def test_taken_stems_are_not_reused():
+def test_stems_of_existing_files_are_not_used_again():
     assert unique_stems(["x", "y"], taken=["X", "x-1"]) == ["x-2", "y"]
 
 

@@ -31,12 +31,13 @@ def test_file_above_the_size_limit_is_rejected(tmp_path):
         files.read_bytes(tmp_path / "file", 10)
 
 
-LAUGHS = "a: &a [1]\n" + "".join(
+# The "billion laughs" attack: aliases of aliases that expand to 10^8 values.
+BILLION_LAUGHS = "a: &a [1]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n"
     for before, name in zip("abcdefgh", "bcdefghi", strict=True)
 )
 BAD_YAML = {
-    "nested aliases": LAUGHS,
+    "nested aliases": BILLION_LAUGHS,
     "one alias": "a: &a [1]\nb: *a",
     "a cycle": "&a [*a]",
     "a merged cycle": "&a {<<: *a}",
@@ -44,7 +45,7 @@ BAD_YAML = {
     "depth in blocks": "".join(" " * i + "a:\n" for i in range(60)),
     "digits": "a: " + "9" * 5_000,
     "a list as a key": "{[1]: 2}",
-    "a date that is none": "a: 2026-13-45",
+    "an invalid date": "a: 2026-13-45",
     "a Python object": "!!python/object/apply:os.system [echo]",
     "a control character": "a: \x00",
 }
@@ -81,7 +82,7 @@ def test_interrupted_write_leaves_only_the_old_file(tmp_path):
     files.write_json(path, {"a": 1})
 
     def write_and_interrupt():
-        with files.whole_file(path) as partial:
+        with files.atomic_file(path) as partial:
             partial.write_text("half")
             raise KeyboardInterrupt
 
@@ -102,7 +103,7 @@ def test_non_finite_numbers_are_written_as_null(tmp_path):
 
 def test_full_disk_leaves_no_file(tmp_path):
     def write():
-        with files.whole_file(tmp_path / "x"), open("/dev/full", "wb", buffering=0) as device:
+        with files.atomic_file(tmp_path / "x"), open("/dev/full", "wb", buffering=0) as device:
             device.write(b"x")
 
     with pytest.raises(OSError, match="space") as error:
@@ -111,11 +112,11 @@ def test_full_disk_leaves_no_file(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_reader_never_sees_a_partial_file(tmp_path):
+def test_concurrent_reader_never_reads_a_partial_file(tmp_path):
     path = tmp_path / "file"
     contents = {bytes([value]) * 100_000 for value in range(8)}
     files.write_bytes(path, min(contents))
-    observed = set()
+    observed_contents = set()
 
     def write():
         for content in sorted(contents) * 5:
@@ -124,9 +125,9 @@ def test_reader_never_sees_a_partial_file(tmp_path):
     writer = threading.Thread(target=write)
     writer.start()
     while writer.is_alive():
-        observed.add(path.read_bytes())
+        observed_contents.add(path.read_bytes())
     writer.join()
-    assert observed <= contents
+    assert observed_contents <= contents
 
 
 def test_json_text_is_plain_ascii_without_non_finite_numbers():

@@ -12,6 +12,7 @@ from foveal import cli
 from foveal.foundation import files
 from foveal.foundation.interrupts import Terminated, deferred_signals, resumable, terminable
 
+# The signal and the exit status that it leads to.
 SIGNALS = {"Ctrl-C": (signal.SIGINT, 130), "SIGTERM": (signal.SIGTERM, 143)}
 
 
@@ -22,31 +23,34 @@ def test_sigterm_is_raised_and_its_handler_restored():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def raise_deferred(numbers, done):
-    """Raise signals in a block that defers them, then record that the block continued."""
+def raise_in_deferring_block(numbers, completed):
+    """Raise signals in a block that defers them.
+
+    If the block is not interrupted by them, `numbers` is appended to `completed`.
+    """
     with terminable(), deferred_signals():
         for number in numbers:
             signal.raise_signal(number)
-        done.append(numbers)
+        completed.append(numbers)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_block_with_deferred_signals_is_finished_first(number):
-    done = []
+def test_block_that_defers_signals_is_completed_before_the_interrupt(number):
+    completed = []
     with pytest.raises(KeyboardInterrupt):
-        raise_deferred([number], done)
-    assert done == [[number]]
+        raise_in_deferring_block([number], completed)
+    assert completed == [[number]]
 
 
 def test_second_signal_interrupts_immediately():
-    done = []
+    completed = []
     with pytest.raises(Terminated):
-        raise_deferred([signal.SIGTERM, signal.SIGTERM], done)
-    assert done == []
+        raise_in_deferring_block([signal.SIGTERM, signal.SIGTERM], completed)
+    assert completed == []
 
 
 def write_and_signal(path):
-    with files.whole_file(path) as partial:
+    with files.atomic_file(path) as partial:
         partial.write_text("half")
         signal.raise_signal(signal.SIGINT)
         partial.write_text("whole")
@@ -76,31 +80,32 @@ def test_interrupted_command_explains_how_to_continue(name, run, monkeypatch):
 @pytest.mark.parametrize("name", ["train", "sweep", "predict", "export", "serve", "compare"])
 def test_long_commands_explain_how_to_continue(name):
     with pytest.raises(KeyboardInterrupt) as error:
-        interrupt(getattr(cli, name))
+        run_interrupted(getattr(cli, name))
     assert "command" in error.value.__notes__[0]
 
 
-def interrupt(module):
-    """Call a command that is interrupted at its first statement."""
+def run_interrupted(module):
+    """Run the command that is named like its module, and interrupt it at its first statement."""
     command = getattr(module, module.__name__.rpartition(".")[2])
 
     def raise_interrupt(*_):
         raise KeyboardInterrupt
 
-    previous = sys.gettrace()  # of a coverage measurement, for instance
+    previous_trace = sys.gettrace()  # for instance that of a coverage measurement
     sys.settrace(
         lambda frame, *_: (
             raise_interrupt() if frame.f_code is command.__wrapped__.__code__ else None
         )
     )
     try:
-        arguments = command.__wrapped__.__code__.co_argcount
-        command(*[None] * arguments)
+        argument_count = command.__wrapped__.__code__.co_argcount
+        command(*[None] * argument_count)
     finally:
-        sys.settrace(previous)
+        sys.settrace(previous_trace)
 
 
-# Sends itself a signal at the start of the second epoch, before that epoch has a checkpoint.
+# Trains, and sends itself a signal at the start of the second epoch, before that epoch has a
+# checkpoint. Arguments: number of the signal, then those of `foveal`.
 _TRAIN_AND_SIGNAL = """
 import os, signal, sys
 from foveal.training import batches
@@ -108,7 +113,7 @@ from foveal.cli import main
 
 class Batches(batches.Batches):
     def __iter__(self):
-        if self.seed is not None and self.epoch() == 1:
+        if self.seed is not None and self.get_epoch() == 1:
             os.kill(os.getpid(), int(sys.argv[1]))
         return super().__iter__()
 
@@ -142,6 +147,8 @@ def test_interrupted_training_leaves_no_model_and_prints_one_line(name, command,
     assert list(tmp_path.rglob("last.ckpt"))
 
 
+# Predicts, and sends itself a signal after two batches. Arguments: number of the signal, then those
+# of `foveal`.
 _PREDICT_AND_SIGNAL = """
 import os, signal, sys
 from foveal.deployment.batch import local
@@ -181,7 +188,8 @@ def test_interrupted_prediction_keeps_finished_shards(name, tmp_path):
     resumed = subprocess.run(
         [sys.executable, "-m", "foveal", *arguments, "--resume"], capture_output=True, text=True
     )
-    assert (resumed.returncode, len(list((tmp_path / "rows").glob("part-*.parquet")))) == (0, 6)
+    assert resumed.returncode == 0
+    assert len(list((tmp_path / "rows").glob("part-*.parquet"))) == 6
 
 
 @pytest.mark.slow
@@ -194,15 +202,15 @@ def test_interrupted_server_exits_with_a_message(name):
     lines = iter(process.stderr.readline, "")
     assert any("http://" in line for line in lines)
     process.send_signal(number)
-    rest = process.stderr.read()
-    assert process.wait() == status, rest
-    assert "Traceback" not in rest
-    assert rest.endswith("Run the same command to serve again.\n")
+    remaining_log = process.stderr.read()
+    assert process.wait() == status, remaining_log
+    assert "Traceback" not in remaining_log
+    assert remaining_log.endswith("Run the same command to serve again.\n")
 
 
 def test_interrupted_export_leaves_no_file(tmp_path, run, monkeypatch):
     def write_and_interrupt(path, content):
-        with files.whole_file(path) as partial:
+        with files.atomic_file(path) as partial:
             partial.write_bytes(content[:10])
             raise KeyboardInterrupt
 

@@ -1,4 +1,8 @@
-"""Fixtures for fuzzing: a tenth of the cases by default, all of them with FOVEAL_FUZZ=1."""
+"""Fixtures for fuzzing: a tenth of the cases by default, all of them with FOVEAL_FUZZ=1.
+
+Fuzzing runs commands on random, mostly invalid inputs. A case is one input; its number seeds the
+random generator, so that a failing case can be repeated.
+"""
 
 import os
 import random
@@ -15,17 +19,17 @@ from foveal import zoo
 from .sandbox import Sandbox
 
 SCALE = float(os.environ.get("FOVEAL_FUZZ", "0.1"))
-BATCHES = 10  # parts of a test, so that processes can share it
+BATCHES = 10  # batches of cases per test, which processes can run in parallel
 
 
 def check_cases(
     total: int, batch: int, folder: Path, problem_with: Callable[[int, Path], str]
 ) -> None:
-    """Try the cases of one of `BATCHES` parts, and fail with a list of their problems.
+    """Try the cases of one of `BATCHES` batches, and fail with a list of their problems.
 
     Args:
-        total: number of cases in all parts together, at full scale.
-        batch: index of the part.
+        total: number of cases in all batches together, at full scale.
+        batch: index of the batch.
         folder: folder in which each case gets an empty folder.
         problem_with: tries case `number` in a folder; returns a description of the problem, or "".
     """
@@ -42,7 +46,7 @@ def check_cases(
 
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
-    """A process that runs commands, each confined to one folder."""
+    """Start a process that runs commands, each confined to one folder."""
     process = Sandbox()
     yield process
     process.close()
@@ -56,18 +60,19 @@ def image(seed: int, size: tuple[int, int] = (28, 28), mode: str = "L") -> Image
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory) -> Path:
-    """A folder of two classes with twelve small images each."""
+    """Write twelve small images for each of two classes; return their folder."""
     root = tmp_path_factory.mktemp("photos")
     for label in ("cat", "dog"):
         (root / label).mkdir()
-        for number in range(12):
-            image(number + 100 * (label == "dog"), (12, 12)).save(root / label / f"{number}.png")
+        for index in range(12):
+            seed = index + 100 * (label == "dog")
+            image(seed, (12, 12)).save(root / label / f"{index}.png")
     return root
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, photos, sandbox) -> Path:
-    """The run folder of a small model, trained for two epochs on the small images."""
+    """Train a small model for two epochs on the small images; return its run folder."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "small.yaml").write_text(SMALL_RECIPE)
     arguments = ["train", "small.yaml", "--data", str(photos), "--out", "run", "--quiet"]
@@ -87,11 +92,11 @@ training: {epochs: 2, batch_size: 8}
 """
 
 
-def copy_model(model: str | Path, to: Path) -> Path:
-    """Return a copy of a model's folder."""
-    return Path(shutil.copytree(zoo.folder(model), to))
+def copy_model(model: str | Path, target: Path) -> Path:
+    """Copy the folder of a model; return the path of the copy."""
+    return Path(shutil.copytree(zoo.folder(model), target))
 
 
 def generator_of(name: str, number: int) -> random.Random:
-    """Return the random generator of one case."""
+    """Return the random generator of case `number` of the test `name`."""
     return random.Random(f"{name} {number}")

@@ -15,9 +15,10 @@ from studio_server import Address
 
 from .conftest import SCALE
 
-MEGABYTES = 300  # of memory beyond that before the first request
+MAX_MEGABYTES = 300  # of memory beyond that before the first request
 BODY_BYTES = 2_000_000  # of a large body
-SILENCE_SECONDS = 120.0  # without a byte: the server counts as hung
+SILENCE_SECONDS = 120.0  # without a byte, after which the server counts as hung
+SEED = 21
 JSON = {"content-type": "application/json"}
 
 
@@ -31,11 +32,11 @@ class Server:
             text=True,
         )
         assert self._process.stderr is not None
-        port = re.search(r"http://127\.0\.0\.1:(\d+)", self._process.stderr.readline())
-        assert port, "the server did not print its address"
-        self.address = Address(int(port[1]))
+        match = re.search(r"http://127\.0\.0\.1:(\d+)", self._process.stderr.readline())
+        assert match, "the server did not print its address"
+        self.address = Address(int(match[1]))
 
-    def healthy(self) -> bool:
+    def is_healthy(self) -> bool:
         """Return whether the health check succeeds."""
         return self.address.get("/healthz").status == 200
 
@@ -52,39 +53,39 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    started = Server()
-    assert started.healthy()
-    before = started.memory("VmRSS")
-    yield started
-    peak = started.memory("VmHWM")
-    assert "Traceback" not in started.stop()
-    assert peak - before <= MEGABYTES, f"{peak - before} MB for hostile requests"
+    process = Server()
+    assert process.is_healthy()
+    before = process.memory("VmRSS")
+    yield process
+    peak = process.memory("VmHWM")
+    assert "Traceback" not in process.stop()
+    assert peak - before <= MAX_MEGABYTES, f"{peak - before} MB for hostile requests"
 
 
 def sample(cases: list, total: int) -> list:
-    """Return a random sample of the cases: `total` of them at full scale."""
-    return random.Random(21).sample(cases, max(10, round(total * SCALE)))
+    """Return a random sample of `total` cases, or fewer unless all cases are requested."""
+    return random.Random(SEED).sample(cases, max(10, round(total * SCALE)))
 
 
 def test_hostile_json_is_refused_and_the_server_stays_healthy(server):
-    bad = {}
-    for name, body in sample(json_bodies(21, 250, BODY_BYTES), 60):
+    problems = {}
+    for name, body in sample(json_bodies(SEED, 250, BODY_BYTES), 60):
         reply = server.address.request("POST", "/v1/explain", body, JSON)
         if not 400 <= reply.status < 500 or not reply.json["detail"]:
-            bad[name] = f"{reply.status} {reply.body[:300]!r}"
-        if not server.healthy():
-            bad[name] = "the server is no longer healthy"
-    assert not bad
+            problems[name] = f"{reply.status} {reply.body[:300]!r}"
+        if not server.is_healthy():
+            problems[name] = "the server is no longer healthy"
+    assert not problems
 
 
 def test_hostile_http_is_refused_and_the_server_stays_healthy(server):
     def problem_with(request: Raw) -> str:
         statuses = server.address.raw(request.data, wait=SILENCE_SECONDS)
-        first = statuses[0] if statuses else None
-        if first not in request.expected or any(status >= 500 for status in statuses):
+        first_status = statuses[0] if statuses else None
+        if first_status not in request.expected or any(status >= 500 for status in statuses):
             return f"{request.name}: {statuses}"
-        return "" if server.healthy() else f"{request.name}: no longer healthy"
+        return "" if server.is_healthy() else f"{request.name}: no longer healthy"
 
-    requests = sample(raw_requests(21, 400), 100)
+    requests = sample(raw_requests(SEED, 400), 100)
     with ThreadPoolExecutor(32) as clients:  # most of them wait for a timeout of the server
         assert not list(filter(None, clients.map(problem_with, requests)))

@@ -16,11 +16,12 @@ from .mutations import HOSTILE_TEXTS, VALUES, damage, mutate, paths_of
 from .sandbox import Sandbox
 
 RECIPES = ("mnist-focus", "mnist-zoom", "mnist-glimpse", "cifar10-attention", "mnist-saliency")
-LIMITS = ("training.epochs=1", "training.recalibrate=0", "--quiet")  # after the mutations
+# Overrides that shorten the training; they come last, so that no mutation overrides them.
+LIMITS = ("training.epochs=1", "training.recalibrate=0", "--quiet")
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))
-def test_a_mutated_recipe_trains_or_gives_a_one_line_error(tmp_path, photos, sandbox, batch):
+def test_mutated_recipe_trains_or_gives_a_one_line_error(tmp_path, photos, sandbox, batch):
     check_cases(200, batch, tmp_path, partial(problem_with_recipe, sandbox, photos))
 
 
@@ -30,7 +31,7 @@ def test_any_override_trains_or_gives_a_one_line_error(tmp_path, photos, sandbox
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))
-def test_a_mutated_checkpoint_resumes_or_gives_an_error_and_deletes_nothing(
+def test_mutated_checkpoint_resumes_or_gives_an_error_and_deletes_nothing(
     tmp_path, photos, trained, sandbox, batch
 ):
     check_cases(100, batch, tmp_path, partial(problem_with_checkpoint, sandbox, photos, trained))
@@ -38,13 +39,13 @@ def test_a_mutated_checkpoint_resumes_or_gives_an_error_and_deletes_nothing(
 
 def problem_with_recipe(sandbox: Sandbox, photos: Path, number: int, allowed_folder: Path) -> str:
     """Train with a mutated recipe; return the problem, or ""."""
-    draw = generator_of("recipe", number)
-    plain = yaml.safe_load(SMALL_RECIPE)
-    if draw.random() < 0.5:
-        plain = load_recipe(draw.choice(RECIPES)).to_dict()
-    text = yaml.safe_dump(mutate(plain, draw)).encode()
-    if draw.random() < 0.3:
-        text = draw.choice((damage(text, draw), draw.choice(HOSTILE_TEXTS)))
+    rng = generator_of("recipe", number)
+    settings = yaml.safe_load(SMALL_RECIPE)
+    if rng.random() < 0.5:
+        settings = load_recipe(rng.choice(RECIPES)).to_dict()
+    text = yaml.safe_dump(mutate(settings, rng)).encode()
+    if rng.random() < 0.3:
+        text = rng.choice((damage(text, rng), rng.choice(HOSTILE_TEXTS)))
     (allowed_folder / "mine.yaml").write_bytes(text)
     problem = train(sandbox, ["mine.yaml", *LIMITS], allowed_folder, photos)
     return problem and f"{text[:3_000]!r}\n{problem}"
@@ -52,12 +53,12 @@ def problem_with_recipe(sandbox: Sandbox, photos: Path, number: int, allowed_fol
 
 def problem_with_override(sandbox: Sandbox, photos: Path, number: int, allowed_folder: Path) -> str:
     """Train with an arbitrary value of one setting; return the problem, or ""."""
-    draw = generator_of("override", number)
+    rng = generator_of("override", number)
     (allowed_folder / "mine.yaml").write_text(SMALL_RECIPE)
-    name = draw.choice((*RECIPES, "mine.yaml", "mine.yaml"))
+    name = rng.choice((*RECIPES, "mine.yaml", "mine.yaml"))
     values = load_recipe(name if name in RECIPES else allowed_folder / name).to_dict()
-    path = ".".join(map(str, draw.choice(paths_of(values))))
-    value = yaml.safe_dump(draw.choice(VALUES), default_flow_style=True, width=10**6)
+    path = ".".join(map(str, rng.choice(paths_of(values))))
+    value = yaml.safe_dump(rng.choice(VALUES), default_flow_style=True, width=10**6)
     override = f"{path}={value.removesuffix('...' + chr(10)).strip()}".replace("\0", "")
     problem = train(sandbox, [name, override, *LIMITS], allowed_folder, photos)
     return problem and f"{name} {override[:500]}\n{problem}"
@@ -67,6 +68,7 @@ def problem_with_checkpoint(
     sandbox: Sandbox, photos: Path, trained: Path, number: int, allowed_folder: Path
 ) -> str:
     """Resume from a mutated checkpoint; return the problem, or ""."""
+    # A folder whose path is written into the checkpoint, and which must not be changed.
     victim = allowed_folder.with_name(f"victim-{number}")
     victim.mkdir()
     (victim / "precious.txt").write_text("precious")
@@ -81,19 +83,20 @@ def problem_with_checkpoint(
     return problem
 
 
-def mutate_checkpoint(path: Path, draw: random.Random, victim: Path) -> None:
-    """Damage the bytes of a checkpoint, or replace a value in it."""
-    if draw.random() < 0.3:
-        path.write_bytes(damage(path.read_bytes(), draw))
+def mutate_checkpoint(path: Path, rng: random.Random, victim: Path) -> None:
+    """Damage the bytes of a checkpoint, or replace a value in it, possibly by the victim's path."""
+    if rng.random() < 0.3:
+        path.write_bytes(damage(path.read_bytes(), rng))
         return
     state = torch.load(path, map_location="cpu", weights_only=True)
     targets = [state]
     targets += [value for value in state.values() if isinstance(value, dict)]
+    # The states of callbacks are chosen more often, because they contain paths.
     targets += [value for value in state["callbacks"].values() if isinstance(value, dict)] * 3
-    container = draw.choice([target for target in targets if target])
-    key = draw.choice(sorted(container, key=str))
+    container = rng.choice([target for target in targets if target])
+    key = rng.choice(sorted(container, key=str))
     paths = (str(victim), f"local://{victim}", str(path.parent / ".." / ".." / victim.name))
-    container[key] = draw.choice(
+    container[key] = rng.choice(
         (*VALUES, *paths, *paths, {paths[0]: torch.tensor(0.5)}, [paths[0]])
     )
     torch.save(state, path)
@@ -105,5 +108,5 @@ def train(sandbox: Sandbox, arguments: list[str], allowed_folder: Path, photos: 
     outcome = sandbox.run(["train", *arguments, "--data", "photos", "--out", "run"], allowed_folder)
     if problem := outcome.problem():
         return problem
-    saved = (allowed_folder / "run/model.safetensors").is_file()
-    return "" if saved or outcome.status else "succeeded without saving a model"
+    is_saved = (allowed_folder / "run/model.safetensors").is_file()
+    return "" if is_saved or outcome.status else "succeeded without saving a model"

@@ -11,18 +11,21 @@ from test_models import FOCUS, SETTINGS, loss_of, make_model, output_of, picture
 from foveal.deployment.batch import predict
 from foveal.explanation import Explanation
 
-# In double precision the devices differ only in the order of sums, so no keypoint rounds to another
-# pixel: 1e-16 per term, over some thousands of terms and tens of layers.
+# In double precision, the devices differ only in the order in which they add numbers. The error is
+# 1e-16 per term, over some thousands of terms and tens of layers: too small to round a keypoint to
+# another pixel.
 EXACT = {"rtol": 1e-9, "atol": 1e-11}
-# In single precision with TF32 off, 6e-8 per term.
+# In single precision with TF32 off, the error is 6e-8 per term.
 SINGLE = {"rtol": 1e-4, "atol": 1e-4}
-# bfloat16 has 8 bits: 4e-3 per term.
+# bfloat16 has 8 significant bits, so the error is 4e-3 per term.
 BFLOAT16 = {"rtol": 0.03, "atol": 0.03}
-COMPILED = ("cnn", "plain", "attention", "focus-heatmap")  # each takes seconds
+# Models that are compiled. The others are left out because compiling takes seconds.
+COMPILED = ("cnn", "plain", "attention", "focus-heatmap")
 BACKENDS = {"cpu": "aot_eager", "cuda": "inductor"}  # inductor's C++ for CPUs takes a minute
 
 
-def tensors(explanation: Explanation) -> dict[str, torch.Tensor]:
+def tensor_fields(explanation: Explanation) -> dict[str, torch.Tensor]:
+    """Return the fields of an explanation that are tensors, by name."""
     values = {field.name: getattr(explanation, field.name) for field in fields(explanation)}
     return {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
 
@@ -31,10 +34,8 @@ def tensors(explanation: Explanation) -> dict[str, torch.Tensor]:
 def test_logits_and_explanations_equal_those_on_the_cpu(key, device):
     model, device_model = make_model(key).double(), make_model(key).to(device, torch.float64)
     images = pictures(model, 4).double()
-    expected, actual = (
-        tensors(model.explain(images)),
-        tensors(device_model.explain(images.to(device))),
-    )
+    expected = tensor_fields(model.explain(images))
+    actual = tensor_fields(device_model.explain(images.to(device)))
     assert actual.keys() == expected.keys()
     for name, value in actual.items():
         torch.testing.assert_close(
@@ -54,7 +55,7 @@ def test_single_precision_and_bfloat16_are_close_to_the_cpu(key, device):
     def output() -> torch.Tensor:
         if key not in FOCUS:
             return device_model(device_images).float().cpu()
-        # With fixed keypoints: rounding may otherwise move a keypoint to another pixel.
+        # The keypoints are fixed, because rounding could move them to another pixel.
         scales = None if expected.scales is None else expected.scales.to(device)
         return (
             device_model.classify_at(device_images, expected.keypoints.to(device), scales)
@@ -69,8 +70,9 @@ def test_single_precision_and_bfloat16_are_close_to_the_cpu(key, device):
 
 
 @pytest.mark.parametrize("key", SETTINGS)
-def test_a_training_step_gives_the_same_weights_as_on_the_cpu(key, device):
-    # In evaluation mode, without randomness: random numbers differ between devices.
+def test_training_step_gives_the_same_weights_as_on_the_cpu(key, device):
+    # The models are in evaluation mode, without dropout, because random numbers differ between
+    # devices.
     model, device_model = make_model(key).double(), make_model(key).to(device, torch.float64)
     images = pictures(model, 4).double()
     for network, inputs in ((model, images), (device_model, images.to(device))):
@@ -83,12 +85,13 @@ def test_a_training_step_gives_the_same_weights_as_on_the_cpu(key, device):
             value.cpu(), expected[name], **EXACT, msg=lambda m, n=name: f"{n}: {m}"
         )
     assert any(
-        not torch.equal(expected[k], v.double()) for k, v in make_model(key).state_dict().items()
+        not torch.equal(expected[name], value.double())
+        for name, value in make_model(key).state_dict().items()
     )
 
 
 @pytest.mark.parametrize("key", SETTINGS)
-def test_a_bfloat16_training_step_gives_finite_gradients(key, device):
+def test_bfloat16_training_step_gives_finite_gradients(key, device):
     model = make_model(key).to(device).train()
     images = pictures(model, 4).to(device)
     with torch.autocast(device.type, torch.bfloat16):
@@ -100,7 +103,7 @@ def test_a_bfloat16_training_step_gives_finite_gradients(key, device):
 
 
 @pytest.mark.parametrize("key", COMPILED)
-def test_a_compiled_model_gives_the_same_logits(key, device):
+def test_compiled_model_gives_the_same_logits(key, device):
     model = make_model(key).to(device, torch.float64)
     images = pictures(model, 4).to(device, torch.float64)
     compiled = torch.compile(model, backend=BACKENDS[device.type])
@@ -116,15 +119,21 @@ def test_predict_writes_the_same_rows_as_on_the_cpu_using_pinned_memory(
     folder.mkdir()
     for number, image in enumerate(pictures(make_model("cnn"), 12)):
         Image.fromarray((255 * image[0]).byte().numpy()).save(folder / f"{number:02d}.png")
-    pinned, pin = [], torch.Tensor.pin_memory
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda t: pinned.append(len(t)) or pin(t))
+    pinned_lengths = []
+    pin_memory = torch.Tensor.pin_memory
+
+    def record_and_pin(tensor):
+        pinned_lengths.append(len(tensor))
+        return pin_memory(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", record_and_pin)
     rows = {}
     for name in ("cpu", device.type):
         out = tmp_path / f"{name}.parquet"
         predict("mnist-focus", folder, out, device=name, batch_size=5)
         rows[name] = pq.read_table(out).to_pylist()
         out.unlink()
-    assert pinned == ([] if device.type == "cpu" else [5, 5, 2])
+    assert pinned_lengths == ([] if device.type == "cpu" else [5, 5, 2])
     assert len(rows[device.type]) == 12
     for row, expected in zip(rows[device.type], rows["cpu"], strict=True):
         assert (row["path"], row["prediction"]) == (expected["path"], expected["prediction"])

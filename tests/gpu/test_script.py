@@ -1,4 +1,7 @@
-"""`tools/gpu.sh` on the CPU: training, packing the run into one file, and resuming from it."""
+"""`tools/gpu.sh`, tested on the CPU.
+
+The script trains a model, packs the run folder into one file, and can resume from that file.
+"""
 
 import shutil
 import subprocess
@@ -17,6 +20,7 @@ RECIPE = {
 
 
 def run(*arguments):
+    """Run the script; return the finished process."""
     command = [SCRIPT, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
@@ -36,7 +40,7 @@ def test_invalid_arguments_are_an_error_and_nothing_is_run(arguments, message):
     assert message in done.stderr
 
 
-def test_a_run_is_packed_into_one_file_and_resumed_from_it(tmp_path):
+def test_run_is_packed_into_one_file_and_resumed_from_it(tmp_path):
     recipe, out = tmp_path / "tiny.yaml", tmp_path / "out"
     recipe.write_text(yaml.safe_dump(RECIPE))
     options = ("--device", "cpu", "--minutes", "5", "--train-only", "--out", out)
@@ -44,7 +48,7 @@ def test_a_run_is_packed_into_one_file_and_resumed_from_it(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     weights = (out / "tiny" / "model.safetensors").read_bytes()
     shutil.rmtree(out / "tiny")
-    again = run(*options, "--resume", recipe)
-    assert again.returncode == 0, again.stdout + again.stderr
+    resumed = run(*options, "--resume", recipe)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert (out / "tiny" / "model.safetensors").read_bytes() == weights
     assert "holds a run already" in run(*options, recipe).stderr

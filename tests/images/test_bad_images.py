@@ -1,4 +1,8 @@
-"""Bad and unusual images: errors, bit depths, colour modes, orientation and notes."""
+"""Bad and unusual images: errors, bit depths, colour modes, orientation and notes.
+
+The bit depth of an image may be smaller than that of its file: a camera with 12 bits writes files
+of 16 bits. A note tells the user which range of values was assumed.
+"""
 
 import io
 import struct
@@ -17,31 +21,38 @@ from foveal.images.decode import read_header, read_pixels
 from foveal.images.reading import MAX_PIXELS, decode, without_warnings
 
 SIZE = (6, 8)  # height, width
+EXIF_ORIENTATION = 0x0112
 
 
-def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+def encode(image: Image.Image, image_format: str = "PNG", **options: object) -> bytes:
     file = io.BytesIO()
-    image.save(file, kind, **options)
+    image.save(file, image_format, **options)
     return file.getvalue()
 
 
-def colour() -> Image.Image:
+def colour_image() -> Image.Image:
+    """Return a random colour image of `SIZE`."""
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8))
 
 
 def png_header(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, body: bytes) -> bytes:
+    """Return a PNG that declares this size but contains no pixels."""
+
+    def chunk(chunk_type: bytes, body: bytes) -> bytes:
         return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+            struct.pack(">I", len(body))
+            + chunk_type
+            + body
+            + struct.pack(">I", zlib.crc32(chunk_type + body))
         )
 
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_truncated_image_is_an_error(kind: str) -> None:
-    content = encode(colour().resize((64, 64)), kind)
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
+def test_truncated_image_is_an_error(image_format: str) -> None:
+    content = encode(colour_image().resize((64, 64)), image_format)
     with pytest.raises(UserError, match=r"(?i)broken|truncated"):
         read_image(content[: len(content) // 2])
 
@@ -70,19 +81,19 @@ def test_decompression_bomb_is_rejected_by_its_header_without_a_warning(side: in
             read_image(png_header(side, side))
 
 
-def test_decoder_warnings_are_suppressed_also_in_threads(tmp_path: Path) -> None:
+def test_decoder_warnings_are_suppressed_in_every_thread(tmp_path: Path) -> None:
     for shade, name in enumerate(("a", "b")):
         (tmp_path / name).mkdir()
         for index in range(20):
             Image.new("RGB", (8, 8), (index, shade, 0)).save(tmp_path / name / f"{index}.png")
         # Large enough for a warning of Pillow, small enough for Foveal to decode.
         (tmp_path / name / "large.png").write_bytes(png_header(9_990, 9_990 - shade))
-    with warnings.catch_warnings(record=True) as warned:
+    with warnings.catch_warnings(record=True) as caught_warnings:
         warnings.simplefilter("always")
         before = list(warnings.filters)
         dataset = load_images(tmp_path, "train")
         assert warnings.filters == before
-    assert warned == []
+    assert caught_warnings == []
     assert len(dataset.problems) > 0
 
 
@@ -133,10 +144,10 @@ def test_transparent_palette_colour_is_composited_over_white() -> None:
     assert read_image(encode(image, transparency=0)).flatten().tolist() == [255] * 3
 
 
-@pytest.mark.parametrize("kind", ["GIF", "PNG"])
-def test_first_frame_of_an_animation_is_read(kind: str) -> None:
+@pytest.mark.parametrize("image_format", ["GIF", "PNG"])
+def test_first_frame_of_an_animation_is_read(image_format: str) -> None:
     first, second = (Image.new("RGB", (4, 4), shade) for shade in ("red", "blue"))
-    values = read_image(encode(first, kind, save_all=True, append_images=[second]))
+    values = read_image(encode(first, image_format, save_all=True, append_images=[second]))
     assert values[:, 0, 0].tolist() == [255, 0, 0]
 
 
@@ -147,21 +158,22 @@ def test_one_bit_image_is_black_and_white() -> None:
 
 
 def test_camera_orientation_is_applied() -> None:
-    image = colour()
+    image = colour_image()
     exif = image.getexif()
-    exif[0x0112] = 6  # rotate by 90 degrees clockwise
+    exif[EXIF_ORIENTATION] = 6  # rotate by 90 degrees clockwise
     values = read_image(encode(image, exif=exif.tobytes()))
     expected = np.rot90(np.asarray(image), k=-1).copy()
     assert torch.equal(values, torch.from_numpy(expected).permute(2, 0, 1))
 
 
 def test_image_has_the_requested_size_and_channels() -> None:
-    assert read_image(encode(colour()), size=(3, 5), channels=1).shape == (1, 3, 5)
-    assert read_image(encode(colour().convert("L")), channels=3).shape == (3, *SIZE)
-    assert read_image(encode(colour().convert("L"))).shape == (1, *SIZE)
+    assert read_image(encode(colour_image()), size=(3, 5), channels=1).shape == (1, 3, 5)
+    assert read_image(encode(colour_image().convert("L")), channels=3).shape == (3, *SIZE)
+    assert read_image(encode(colour_image().convert("L"))).shape == (1, *SIZE)
 
 
 def test_shrinking_is_antialiased() -> None:
+    """Stripes finer than a pixel of the result become grey."""
     stripes = np.zeros((64, 64), np.uint8)
     stripes[:, ::2] = 255
     values = read_image(encode(Image.fromarray(stripes)), size=(8, 8))
@@ -171,39 +183,39 @@ def test_shrinking_is_antialiased() -> None:
 @pytest.mark.parametrize("options", [{"channels": 2}, {"size": (0, 4)}, {"size": (4,)}])
 def test_wrong_size_or_channel_count_is_an_error(options: dict) -> None:
     with pytest.raises(UserError, match="Expected"):
-        read_image(encode(colour()), **options)
+        read_image(encode(colour_image()), **options)
 
 
-def image_with_orientation(orientation: object, kind: str = "PNG") -> bytes:
+def image_with_orientation(orientation: object, image_format: str = "PNG") -> bytes:
     """Return an image with this value as its EXIF orientation."""
     exif = Image.Exif()
-    exif[0x0112] = orientation
-    return encode(colour(), kind, exif=exif)
+    exif[EXIF_ORIENTATION] = orientation
+    return encode(colour_image(), image_format, exif=exif)
 
 
 UPRIGHT = {  # the NumPy operation that makes each orientation upright
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: np.rot90(a, -1),
-    7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
-    8: lambda a: np.rot90(a),
+    1: lambda pixels: pixels,
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
+    8: lambda pixels: np.rot90(pixels),
 }
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG", "AVIF"])
+@pytest.mark.parametrize("image_format", ["PNG", "TIFF", "WEBP", "JPEG", "AVIF"])
 @pytest.mark.parametrize("orientation", list(UPRIGHT))
 def test_every_orientation_applies_to_pixels_and_size(
-    kind: str, orientation: int, tmp_path: Path
+    image_format: str, orientation: int, tmp_path: Path
 ) -> None:
-    content = image_with_orientation(orientation, kind)
-    expected = UPRIGHT[orientation](np.asarray(colour()))
+    content = image_with_orientation(orientation, image_format)
+    expected = UPRIGHT[orientation](np.asarray(colour_image()))
     result = read_pixels(content, None, 3)
     assert result.values.shape == expected.shape
     assert result.size == expected.shape[:2]
-    if kind in ("PNG", "TIFF"):
+    if image_format in ("PNG", "TIFF"):
         assert np.array_equal(result.values, expected)
     assert read_pixels(content, (4, 4), 3).size == expected.shape[:2]
     (tmp_path / "image").write_bytes(content)
@@ -213,16 +225,17 @@ def test_every_orientation_applies_to_pixels_and_size(
 def tiff_file(pixels: bytes, *entries: tuple[int, int, int, bytes]) -> bytes:
     """Return a TIFF file with these pixels and entries (tag, type, count, up to four bytes)."""
     body = b"".join(struct.pack("<HHI4s", *entry) for entry in sorted(entries))
-    head = b"II*\0" + struct.pack("<I", 8 + len(pixels))
-    return head + pixels + struct.pack("<H", len(entries)) + body + b"\0\0\0\0"
+    header = b"II*\0" + struct.pack("<I", 8 + len(pixels))
+    return header + pixels + struct.pack("<H", len(entries)) + body + b"\0\0\0\0"
 
 
 def long_entries(**values: int) -> list[tuple[int, int, int, bytes]]:
+    """Return TIFF entries with one LONG value each; `t256=8` sets tag 256 to 8."""
     return [(int(name[1:]), 4, 1, struct.pack("<I", value)) for name, value in values.items()]
 
 
 @pytest.mark.parametrize(
-    ("kind", "count", "value"),
+    ("tiff_type", "count", "value"),
     [
         (2, 2, b"6\0"),
         (1, 1, b"\x06"),
@@ -240,20 +253,20 @@ def long_entries(**values: int) -> list[tuple[int, int, int, bytes]]:
     ],
 )
 def test_image_with_an_invalid_orientation_is_still_read(
-    kind: int, count: int, value: bytes, tmp_path: Path
+    tiff_type: int, count: int, value: bytes, tmp_path: Path
 ) -> None:
-    entry = (0x0112, kind, count, value)
+    entry = (EXIF_ORIENTATION, tiff_type, count, value)
     sizes = long_entries(
         t256=8, t257=6, t258=8, t259=1, t262=1, t273=8, t277=1, t278=6, t279=48
     )  # fmt: skip
     exif = b"Exif\0\0" + tiff_file(b"", entry)
     contents = {
-        "png": encode(colour(), exif=exif),
-        "jpg": encode(colour(), "JPEG", exif=exif),
+        "png": encode(colour_image(), exif=exif),
+        "jpg": encode(colour_image(), "JPEG", exif=exif),
         "tif": tiff_file(bytes(range(48)), entry, *sizes),
     }
-    for ending, content in contents.items():
-        path = tmp_path / f"image.{ending}"
+    for extension, content in contents.items():
+        path = tmp_path / f"image.{extension}"
         path.write_bytes(content)
         with without_warnings():
             result = read_pixels(content, None, None)
@@ -263,13 +276,13 @@ def test_image_with_an_invalid_orientation_is_still_read(
 def test_image_with_broken_exif_data_is_still_read(tmp_path: Path) -> None:
     path = tmp_path / "image.jpg"
     for exif in (b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0"):
-        path.write_bytes(encode(colour(), "JPEG", exif=exif))
+        path.write_bytes(encode(colour_image(), "JPEG", exif=exif))
         with without_warnings():
             assert read_image(path).shape[1:] == read_header(path).size == SIZE
 
 
 def tiff(pixels: np.ndarray, **tags: object) -> bytes:
-    """Return a TIFF with tags given by number, such as `t281=4095`."""
+    """Return a TIFF with these tags; `t281=4095` sets tag 281 to 4095."""
     info = TiffImagePlugin.ImageFileDirectory_v2()
     for name, value in tags.items():
         info[int(name[1:])] = value
@@ -287,7 +300,7 @@ def deep_png(pixels: np.ndarray, bits: int | None = None) -> bytes:
 
 
 def ramp(bits: int) -> np.ndarray:
-    """Return 256 levels (16, 16) from 0 to the maximum value of this many bits."""
+    """Return 256 values (16, 16), evenly spaced from 0 to the maximum of this many bits."""
     return np.linspace(0, 2**bits - 1, 256).round().astype(np.uint16).reshape(16, 16)
 
 
@@ -326,12 +339,13 @@ def test_maximum_that_is_not_a_bit_depth_is_ignored() -> None:
 
 
 def test_pixels_above_the_declared_bit_depth_override_it() -> None:
-    # As the PNG standard requires, samples use the whole range whatever their original depth.
+    # The PNG standard requires that values use all 16 bits, even if their original depth was less.
     result = read_pixels(deep_png(ramp(16), 12), None, None)
     assert np.array_equal(result.values.flatten(), np.arange(256))
 
 
 def test_packed_twelve_bit_values_use_their_full_range() -> None:
+    # Each value is stored in 12 bits, the most significant first, without padding to 16.
     packed_bytes = np.packbits(
         (ramp(12).reshape(-1, 1) >> np.arange(11, -1, -1) & 1).astype(np.uint8)
     ).tobytes()
@@ -428,9 +442,9 @@ def test_assumed_range_is_a_warning_of_read_image_and_a_problem_of_a_dataset(
 
 
 def test_decoder_rejects_paths(tmp_path: Path) -> None:
-    colour().save(tmp_path / "a.png")
-    for text in (str(tmp_path / "a.png"), {"path": str(tmp_path / "a.png")}, 7, None):
+    colour_image().save(tmp_path / "a.png")
+    for source in (str(tmp_path / "a.png"), {"path": str(tmp_path / "a.png")}, 7, None):
         with pytest.raises(UserError, match="expected the bytes of an image"):
-            decode(text, None, None)  # type: ignore[arg-type]
+            decode(source, None, None)  # type: ignore[arg-type]
     # A path that the user gives is accepted.
     assert read_image(str(tmp_path / "a.png")).shape == (3, *SIZE)

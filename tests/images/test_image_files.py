@@ -1,4 +1,4 @@
-"""Recognition of image files by ending or first bytes, the same for every command."""
+"""Recognition of image files by extension or first bytes, the same for every command."""
 
 import io
 import os
@@ -12,9 +12,9 @@ from foveal.datasets import load_images, read_image
 from foveal.datasets.survey import survey_folder
 from foveal.foundation.errors import UserError
 from foveal.images.formats import (
-    ENDINGS,
+    EXTENSIONS,
     FORMATS,
-    HEAD,
+    HEAD_BYTES,
     Skipped,
     format_of,
     local_heads,
@@ -25,25 +25,32 @@ from foveal.images.sources import images_below
 WRITABLE = (
     "JPEG PNG WEBP TIFF BMP GIF MPO PPM AVIF JPEG2000 QOI DDS SGI ICO PCX TGA".split()  # noqa: SIM905
 )
-# Formats that begin like another one or are recognised only by name.
-BY_NAME = {"MPO": "JPEG", "ICO": None, "PCX": None, "TGA": None}
+# The format that the first bytes suggest, for formats that they do not identify: a file that begins
+# like another format, or (None) is recognised only by its extension.
+FORMAT_BY_HEAD = {"MPO": "JPEG", "ICO": None, "PCX": None, "TGA": None}
 
 
-def content(kind: str, shade: int = 90) -> bytes:
+def content(image_format: str, shade: int = 90) -> bytes:
+    """Return an image file of one colour, whose red value is `shade`."""
     file = io.BytesIO()
-    Image.new("RGB", (16, 16), (shade, 20, 30)).save(file, kind)
+    Image.new("RGB", (16, 16), (shade, 20, 30)).save(file, image_format)
     return file.getvalue()
 
 
 def heic(brand: bytes = b"heic") -> bytes:
+    """Return the beginning of a HEIF file."""
     return b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic" + b"\0" * 40
 
 
-@pytest.mark.parametrize("kind", WRITABLE)
-def test_format_is_recognised_by_its_ending_and_first_bytes(kind: str, tmp_path: Path) -> None:
-    assert format_of(content(kind)[:HEAD]) == BY_NAME.get(kind, kind)
-    path = tmp_path / f"a{FORMATS[kind].endings[0].upper()}"
-    path.write_bytes(content(kind))
+@pytest.mark.parametrize("image_format", WRITABLE)
+def test_format_is_recognised_by_extension_and_by_first_bytes(
+    image_format: str, tmp_path: Path
+) -> None:
+    assert format_of(content(image_format)[:HEAD_BYTES]) == FORMAT_BY_HEAD.get(
+        image_format, image_format
+    )
+    path = tmp_path / f"a{FORMATS[image_format].extensions[0].upper()}"
+    path.write_bytes(content(image_format))
     assert images_below(tmp_path, Skipped().add) == [path]
     assert abs(read_image(path).float().mean(dim=(1, 2))[0] - 90) < 8
 
@@ -65,31 +72,31 @@ def test_formats_that_run_another_program_are_never_decoded() -> None:
         read_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n")
 
 
-def test_files_with_unknown_endings_are_inspected_and_others_counted(tmp_path: Path) -> None:
+def test_files_with_unknown_extensions_are_inspected_and_others_counted(tmp_path: Path) -> None:
     names = {"0a1b2c": "JPEG", "b.download": "PNG", "c.jpg~": "TIFF", "d.jpg": "PNG"}
-    for name, kind in names.items():
-        (tmp_path / name).write_bytes(content(kind))
-    (tmp_path / "e.txt").write_bytes(content("PNG"))  # not opened: its ending identifies it
+    for name, image_format in names.items():
+        (tmp_path / name).write_bytes(content(image_format))
+    (tmp_path / "e.txt").write_bytes(content("PNG"))  # not opened: its extension identifies it
     for name in ("f.txt", "Thumbs.db", "README", ".DS_Store", "g.nef"):
         (tmp_path / name).write_text("words")
     skipped = Skipped()
     assert [path.name for path in images_below(tmp_path, skipped.add)] == sorted(names)
-    assert dict(skipped.by_ending) == {".txt": 2, ".db": 1, "": 1, "hidden": 1, ".nef": 1}
+    assert dict(skipped.by_extension) == {".txt": 2, ".db": 1, "": 1, "hidden": 1, ".nef": 1}
     assert str(skipped).startswith("6 non-image files skipped: 2 .txt, ")
 
 
-def test_only_files_with_unknown_endings_are_opened(tmp_path: Path) -> None:
+def test_only_files_with_unknown_extensions_are_opened(tmp_path: Path) -> None:
     from foveal.images.formats import images_among
 
-    opened: list[str] = []
+    opened_paths: list[str] = []
 
     def heads(paths: list[str]) -> list[bytes]:
-        opened.extend(paths)
+        opened_paths.extend(paths)
         return local_heads(paths)
 
     paths = [f"{tmp_path}/{name}" for name in ("a.png", "b.TXT", "c", ".d", "e.odd")]
     assert images_among(paths, heads, Skipped().add) == {paths[0]}
-    assert opened == [paths[2], paths[4]]
+    assert opened_paths == [paths[2], paths[4]]
 
 
 def test_skipped_raw_photos_are_reported() -> None:
@@ -129,12 +136,12 @@ def write_photos(folder: Path) -> None:
     """Write two classes with images of every format, and files that are not images."""
     for label, shade in (("a", 20), ("b", 200)):
         (folder / label).mkdir()
-        for kind in WRITABLE:
-            path = folder / label / f"{kind}{FORMATS[kind].endings[0]}"
-            path.write_bytes(content(kind, shade))
+        for image_format in WRITABLE:
+            path = folder / label / f"{image_format}{FORMATS[image_format].extensions[0]}"
+            path.write_bytes(content(image_format, shade))
         (folder / label / "nameless").write_bytes(content("AVIF", shade + 3))
         (folder / label / "phone.HEIC").write_bytes(heic())
-        (folder / label / "notes.txt").write_text("no image")
+        (folder / label / "notes.txt").write_text("not an image")
 
 
 def test_training_and_survey_read_the_same_images(tmp_path: Path) -> None:
@@ -143,11 +150,11 @@ def test_training_and_survey_read_the_same_images(tmp_path: Path) -> None:
     sets.append(load_images(tmp_path, "val", size=(8, 8), channels=3))
     skipped_paths = {p.path for images in sets for p in images.problems if not p.kept}
     survey = survey_folder(tmp_path)
-    count = 2 * (len(WRITABLE) + 1)
-    assert sum(map(len, sets)) == survey.images == count
-    assert {Path(path).name for path in skipped_paths} == {"phone.HEIC"} == {
-        Path(problem.path).name for problem in survey.problems
-    }  # fmt: skip
+    image_count = 2 * (len(WRITABLE) + 1)
+    assert sum(map(len, sets)) == image_count
+    assert survey.images == image_count
+    assert {Path(path).name for path in skipped_paths} == {"phone.HEIC"}
+    assert {Path(problem.path).name for problem in survey.problems} == {"phone.HEIC"}
     assert sets[0].notes == survey.notes
     assert sets[0].notes[-1] == "2 non-image files skipped: 2 .txt"
 
@@ -162,12 +169,12 @@ def test_predict_lists_the_same_images_as_training(tmp_path: Path) -> None:
     assert len(skipped) == 2
 
 
-def test_endings_are_lower_case_and_belong_to_one_format() -> None:
-    assert len(ENDINGS) == sum(len(kind.endings) for kind in FORMATS.values())
-    assert all(ending == ending.lower() and ending[0] == "." for ending in ENDINGS)
+def test_extensions_are_lower_case_and_belong_to_one_format() -> None:
+    assert len(EXTENSIONS) == sum(len(image_format.extensions) for image_format in FORMATS.values())
+    assert all(extension == extension.lower() and extension[0] == "." for extension in EXTENSIONS)
 
 
-def test_random_bytes_without_an_ending_are_skipped(tmp_path: Path) -> None:
+def test_random_bytes_without_an_extension_are_skipped(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for index in range(50):
         (tmp_path / str(index)).write_bytes(generator.bytes(64))

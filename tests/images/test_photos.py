@@ -1,4 +1,7 @@
-"""Photographs: preserved proportions, batches of equal size, classes by name or id."""
+"""Photographs: preserved aspect ratios, batches of equal size, and classes by name or id.
+
+A set of photographs is resized to one short side. It is stored as parts, one tensor per size.
+"""
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,7 +17,7 @@ from foveal.metrics import evaluate
 from foveal.metrics.classes import with_model_classes
 from foveal.models import Inputs, SmallCNN
 
-SHORT = ShortSide(32)
+SHORT = ShortSide(32)  # the size of photographs in these tests, given by their short side
 
 
 def write_photo(path, height, width, seed=0):
@@ -32,11 +35,12 @@ def folder(tmp_path):
             write_photo(
                 tmp_path / label / f"{index}.png", *shape, seed=index + (label == "n2") * 100
             )
-    (tmp_path / "n2" / "broken.png").write_bytes(b"no image")
+    (tmp_path / "n2" / "broken.png").write_bytes(b"not an image")
     return tmp_path
 
 
 def small_cnn(**inputs):
+    """Return a small model of two classes, which is the same for every call."""
     torch.manual_seed(0)
     return SmallCNN(3, 2, widths=[4, 4], inputs=Inputs(short_side=32, **inputs)).eval()
 
@@ -52,7 +56,7 @@ def small_cnn(**inputs):
         ((3000, 1), (896, 224)),
     ],
 )
-def test_short_side_is_as_requested_and_the_long_side_in_proportion(size, expected):
+def test_resizing_to_a_short_side_preserves_the_aspect_ratio(size, expected):
     assert ShortSide(224).of(size) == expected
 
 
@@ -65,7 +69,7 @@ def test_photo_is_resized_like_pillows_bicubic(tmp_path):
     assert np.array_equal(resized.permute(1, 2, 0).numpy(), expected)
 
 
-def test_folder_is_read_in_order_of_size_with_its_labels(folder):
+def test_photos_are_read_with_their_labels_in_order_of_size(folder):
     problems = []
     for split in ("train", "val", "test"):
         dataset = load_images(folder, split, size=SHORT)
@@ -104,19 +108,19 @@ def test_batches_of_large_photos_are_limited_in_pixels():
     assert 4 * side * side == PIXELS
 
 
-def test_model_is_evaluated_on_photos_of_mixed_proportions(folder):
+def test_model_is_evaluated_on_photos_of_mixed_aspect_ratios(folder):
     model = small_cnn(classes=("n1", "n2"))
-    test = load_images(folder, "train", size=SHORT)
-    figures = evaluate(model, test)
+    dataset = load_images(folder, "train", size=SHORT)
+    figures = evaluate(model, dataset)
     correct = [
         int(model(read_image(path, size=SHORT)[None] / 255).argmax()) == int(label)
-        for path, label in zip(test.paths, test.labels, strict=True)
+        for path, label in zip(dataset.paths, dataset.labels, strict=True)
     ]
     assert figures["accuracy"] == sum(correct) / len(correct)
-    assert figures["input_size"] == list(test.images.shape[2:])
+    assert figures["input_size"] == list(dataset.images.shape[2:])
 
 
-def test_predict_preserves_proportions(folder, tmp_path_factory, run):
+def test_predict_preserves_aspect_ratios(folder, tmp_path_factory, run):
     out = tmp_path_factory.mktemp("out")
     small_cnn(classes=("n1", "n2")).save_pretrained(out / "model")
     assert run("predict", out / "model", folder, "--out", out / "rows.parquet").returncode == 0
@@ -127,15 +131,15 @@ def test_predict_preserves_proportions(folder, tmp_path_factory, run):
             image = read_image(row["path"], size=SHORT)[None] / 255
             probability = model(image).softmax(1).max().item()
             assert row["probability"] == pytest.approx(probability, abs=1e-5)
-    assert sum(row["error"] is not None for row in rows) == 1
+    assert sum(row["error"] is not None for row in rows) == 1  # the broken file
 
 
 def test_classes_are_matched_by_id_if_the_folders_are_named_by_id(folder):
     model = small_cnn(classes=("cat", "dog"), ids=("n2", "n1"))
-    test = load_images(folder, "train", size=SHORT)
-    matched, _ = with_model_classes(test, model)
+    dataset = load_images(folder, "train", size=SHORT)
+    matched, _ = with_model_classes(dataset, model)
     assert matched.classes == ("cat", "dog")
-    assert torch.equal(matched.labels, 1 - test.labels)
+    assert torch.equal(matched.labels, 1 - dataset.labels)  # n1 is the second id of the model
 
 
 @pytest.mark.parametrize(
@@ -156,7 +160,7 @@ def test_missing_photo_dataset_error_describes_it(tmp_path):
         load_images("clothing", "test", size=SHORT, data_dir=tmp_path)
 
 
-def test_testing_only_dataset_has_no_training_images(tmp_path):
+def test_dataset_for_testing_only_has_no_training_images(tmp_path):
     for label in ("n1", "n2"):
         for index in range(2):
             path = tmp_path / "photos/imagenet-val-1000" / label / f"{index}.png"

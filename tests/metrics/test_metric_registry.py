@@ -1,4 +1,7 @@
-"""The metric registry: an added metric appears wherever figures are measured or shown."""
+"""The registry of metrics: a metric that is added appears wherever metrics are measured or shown.
+
+A column describes one value of a metric: its key, heading, format and meaning.
+"""
 
 import importlib
 
@@ -31,15 +34,17 @@ from foveal.models import AttentionNet, SmallCNN, presets
 from foveal.models.abilities import Ability
 
 NOT_FIGURES = {"model", "data", "split", "images", "input_size", "seed"}
-LEAKAGE = importlib.import_module("foveal.metrics.position_leakage")
+LEAKAGE_MODULE = importlib.import_module("foveal.metrics.position_leakage")
 
 
 @pytest.fixture
 def quick_probe(monkeypatch):
-    monkeypatch.setattr(LEAKAGE, "STEPS", 80)
+    """Train the probe only briefly, for tests that do not depend on its accuracy."""
+    monkeypatch.setattr(LEAKAGE_MODULE, "STEPS", 80)
 
 
 def noise(count=40, split="test", masks=False):
+    """Return random images of ten classes, with a mask of one square if `masks` is true."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 1, 28, 28), dtype=torch.uint8, generator=generator)
     truth = torch.zeros_like(images)
@@ -65,20 +70,22 @@ def reconstructor():
 def brightness(monkeypatch):
     """Register a metric of models and one of explanations, as the files in foveal/metrics do."""
 
-    def of_model(subject):
+    def mean_brightness(subject):
         return {"brightness": float(subject.test.images.double().mean()) / 255}
 
-    def of_explanation(batch):
+    def peak_heat(batch):
         return {"peak": batch.explanation.heat.amax(dim=(1, 2))}
 
     grey_column = Column(
         "brightness", "mean grey", "{:.3f}", "mean value of a pixel", "for comparison"
     )
     peak_column = Column("peak", "peak heat", "{:.3f}", "maximum of the heat", "for comparison")
-    metric = Metric("brightness", of_model, (grey_column,), needs=frozenset({Ability.CLASSES}))
+    metric = Metric(
+        "brightness", mean_brightness, (grey_column,), needs=frozenset({Ability.CLASSES})
+    )
     monkeypatch.setitem(METRICS, "brightness", metric)
     monkeypatch.setitem(
-        EXPLANATION_METRICS, "peak", ExplanationMetric("peak", of_explanation, (peak_column,))
+        EXPLANATION_METRICS, "peak", ExplanationMetric("peak", peak_heat, (peak_column,))
     )
 
 
@@ -108,7 +115,7 @@ def test_added_metric_appears_in_compare_and_its_page(brightness, tmp_path):
         assert text in page
 
 
-def test_stored_figures_without_an_added_metric_are_measured_again(tmp_path, request):
+def test_stored_figures_are_measured_again_after_a_metric_is_added(tmp_path, request):
     settings = {"images": 20, "methods": ["grad-cam"]}
     before = compare(["mnist-cnn"], "mnist-5k", tmp_path, **settings)
     assert "brightness" not in before.models[0]
@@ -174,7 +181,7 @@ def test_judge_metrics_depend_on_patches_or_maps():
     )
     assert "sufficiency" in patches
     assert "sufficiency" not in maps
-    assert {f"necessity_at_{part}%" for part in (5, 10, 20, 50)} <= set(maps)
+    assert {f"necessity_at_{percent}%" for percent in (5, 10, 20, 50)} <= set(maps)
     assert not any(
         "sufficiency" in key for key in evaluate(SmallCNN().eval(), noise(), **with_judge)
     )

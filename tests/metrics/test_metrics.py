@@ -1,4 +1,9 @@
-"""Accuracy, leakage, content following and evidence, on models with known values."""
+"""Accuracy, leakage, content following and evidence, on models with known values.
+
+Position leakage is the accuracy of a probe, a classifier that predicts the class from the keypoints
+only. Content following is how often a model predicts the class of image B when it reads patches of
+B at the keypoints of image A; position following is how often it predicts the class of A.
+"""
 
 import importlib
 import json
@@ -40,11 +45,12 @@ def uniform_images(labels, seed=0, split="test"):
 
 
 def balanced(count):
+    """Return `count` labels that cycle through the ten classes."""
     return torch.arange(count) % 10
 
 
 class Toy(ImageModel):
-    """Encodes a pixel in the position of its patch and predicts by the position or the patch.
+    """Encodes a pixel in the position of its only patch, and predicts by position or patch.
 
     Args:
         encodes: value in the position: `class`, `half` (the class // 2) or `noise`.
@@ -62,7 +68,8 @@ class Toy(ImageModel):
 
     def locate(self, view):
         images = view.whole()
-        value = (images[:, 0, 0, 0 if self.encodes != "noise" else 1] * 255 / STEP).round()
+        column = 1 if self.encodes == "noise" else 0  # of the pixel whose value is encoded
+        value = (images[:, 0, 0, column] * 255 / STEP).round()
         value = torch.div(value, 2, rounding_mode="floor") if self.encodes == "half" else value
         if self.scaled:
             return Located(images.new_zeros(len(images), 1, 2), 1 + value[:, None])
@@ -108,39 +115,31 @@ def test_predicted_logits_are_those_of_forward():
 @pytest.mark.parametrize("scaled", [False, True], ids=["by position", "by scale"])
 def test_detector_that_encodes_the_class_leaks_all_of_it(scaled):
     model = Toy("class", "position", scaled)
-    train, test = (
-        uniform_images(balanced(300), split="train"),
-        uniform_images(balanced(200), seed=1),
-    )
+    train = uniform_images(balanced(300), split="train")
+    test = uniform_images(balanced(200), seed=1)
     assert position_leakage(model, train, test) == 1.0
     assert content_following(model, test, 500) == (0.0, 1.0)
 
 
 def test_classifier_of_pixels_follows_the_content_and_leaks_nothing():
     model = Toy("noise", "patch")
-    train, test = (
-        uniform_images(balanced(3000), split="train"),
-        uniform_images(balanced(1000), seed=1),
-    )
+    train = uniform_images(balanced(3000), split="train")
+    test = uniform_images(balanced(1000), seed=1)
     assert 0.05 < position_leakage(model, train, test) < 0.15
     assert content_following(model, test, 500) == (1.0, 0.0)
     assert random_focus_accuracy(model, test) == 1.0
 
 
 def test_detector_that_encodes_half_of_the_class_leaks_half():
-    train, test = (
-        uniform_images(balanced(1000), split="train"),
-        uniform_images(balanced(500), seed=1),
-    )
+    train = uniform_images(balanced(1000), split="train")
+    test = uniform_images(balanced(500), seed=1)
     assert position_leakage(Toy("half", "patch"), train, test) == pytest.approx(0.5, abs=0.01)
 
 
 def test_leakage_depends_only_on_the_seed(quick_probe):
     model = Toy("noise", "patch")
-    train, test = (
-        uniform_images(balanced(300), split="train"),
-        uniform_images(balanced(300), seed=1),
-    )
+    train = uniform_images(balanced(300), split="train")
+    test = uniform_images(balanced(300), seed=1)
     first, repeated, other = (position_leakage(model, train, test, seed) for seed in (0, 0, 1))
     assert first == repeated
     assert first != other
@@ -183,7 +182,7 @@ def test_random_focus_gives_each_image_the_keypoints_of_another():
         assert all(pixel != position for pixel, position in records)
 
 
-def test_random_focus_accuracy_of_encoded_classes_is_the_chance_of_a_same_class_partner():
+def test_random_focus_accuracy_is_the_probability_of_keypoints_of_the_same_class():
     test = uniform_images(torch.tensor([3] * 900 + [7] * 100))
     expected = 0.9 * 899 / 999 + 0.1 * 99 / 999
     measured_accuracy = random_focus_accuracy(Toy("class", "position"), test)
@@ -212,7 +211,7 @@ def test_evidence_is_the_set_of_pixels_covered_by_patches(patch_size, batch_size
     for image in images:
         pixels = set()
         for k in range(count):
-            x, y = (float(v) / 255 for v in image[0, 0, 2 * k : 2 * k + 2])
+            x, y = (float(value) / 255 for value in image[0, 0, 2 * k : 2 * k + 2])
             left = round(x * width - 0.5 - (patch_size - 1) / 2)
             top = round(y * height - 0.5 - (patch_size - 1) / 2)
             left = min(max(left, 0), width - patch_size)
@@ -230,7 +229,7 @@ def test_model_without_patches_reads_the_whole_image():
     assert evidence_fraction(SmallCNN(), uniform_images(balanced(3))) == 1.0
 
 
-def test_evidence_of_a_zoom_model_accounts_for_scale():
+def test_evidence_of_a_zoom_model_grows_with_the_scale_of_its_patches():
     test = uniform_images(balanced(5))
     narrow, wide = (
         presets.zoom(2, 5, min_scale=scale, max_scale=scale).requires_grad_(False)
@@ -244,7 +243,12 @@ def test_evidence_of_a_zoom_model_accounts_for_scale():
 
 FIGURES = ["model", "data", "split", "images", "accuracy", "parameters", "macs"]
 FIGURES += ["evidence_fraction", "latency_ms"]
-HONESTY = ["position_leakage", "content_following", "position_following", "random_focus_accuracy"]
+FOCUS_FIGURES = [
+    "position_leakage",
+    "content_following",
+    "position_following",
+    "random_focus_accuracy",
+]
 
 
 def noise(count=60, channels=1, split="test", seed=0):
@@ -254,63 +258,61 @@ def noise(count=60, channels=1, split="test", seed=0):
     return ImageSet("noise", split, images, balanced(count), tuple("0123456789"))
 
 
-def focus():
+def focus_net():
     torch.manual_seed(3)
     return presets.focus(HeatmapDetector(3), 5, mix="attention", dropout=0.5)
 
 
-def test_images_of_one_class_have_no_content_following(quick_probe):
+def test_content_following_is_omitted_for_images_of_one_class(quick_probe):
     one_class = ImageSet(**{**vars(noise()), "labels": torch.zeros(60, dtype=torch.long)})
-    figures = evaluate(focus(), one_class)
+    figures = evaluate(focus_net(), one_class)
     assert {"accuracy", "random_focus_accuracy"} <= set(figures)
     assert "content_following" not in figures
 
 
 def test_evaluate_uses_a_judge_if_given(quick_probe):
-    figures = evaluate(focus(), noise(), judge=SmallCNN())
+    figures = evaluate(focus_net(), noise(), judge=SmallCNN())
     assert {"sufficiency", "sufficiency_agreement", "necessity"} <= set(figures)
     with pytest.raises(UserError, match="has 2 classes without names"):
-        evaluate(focus(), noise(), judge=SmallCNN(num_classes=2))
+        evaluate(focus_net(), noise(), judge=SmallCNN(num_classes=2))
 
 
-def test_evaluate_returns_all_figures_as_plain_json(quick_probe):
-    labels = []
-    figures = evaluate(focus(), noise(), noise(split="train"), name="mine", progress=labels.append)
-    assert list(figures) == [*FIGURES, *HONESTY, "input_size", "seed"]
+def test_evaluate_returns_all_metrics_as_plain_json(quick_probe):
+    steps = []
+    figures = evaluate(
+        focus_net(), noise(), noise(split="train"), name="mine", progress=steps.append
+    )
+    assert list(figures) == [*FIGURES, *FOCUS_FIGURES, "input_size", "seed"]
     assert json.loads(json.dumps(figures)) == figures
-    assert [figures[key] for key in ("model", "data", "split", "images", "input_size", "seed")] == [
-        "mine",
-        "noise",
-        "test",
-        60,
-        [SIDE, SIDE],
-        0,
-    ]
-    fractions = [figures[key] for key in ("accuracy", "evidence_fraction", *HONESTY)]
+    expected = {"model": "mine", "data": "noise", "split": "test", "images": 60, "seed": 0}
+    assert expected.items() <= figures.items()
+    assert figures["input_size"] == [SIDE, SIDE]
+    fractions = [figures[key] for key in ("accuracy", "evidence_fraction", *FOCUS_FIGURES)]
     assert all(type(fraction) is float and 0 <= fraction <= 1 for fraction in fractions)
-    assert type(figures["macs"]) is type(figures["parameters"]) is int
-    assert len(labels) == len(set(labels)) == 8
+    assert type(figures["macs"]) is int
+    assert type(figures["parameters"]) is int
+    assert len(steps) == len(set(steps)) == 8
 
 
-def test_evaluate_omits_figures_that_do_not_apply():
+def test_evaluate_omits_metrics_that_do_not_apply():
     assert list(evaluate(SmallCNN(), noise(), noise())) == [*FIGURES, "input_size", "seed"]
-    figures = evaluate(focus(), noise(), batch_size=50)
-    assert list(figures) == [*FIGURES, *HONESTY[1:], "input_size", "seed"]
+    figures = evaluate(focus_net(), noise(), batch_size=50)
+    assert list(figures) == [*FIGURES, *FOCUS_FIGURES[1:], "input_size", "seed"]
     assert figures["model"] == "focus-net"
 
 
 def test_evaluate_has_no_side_effects(quick_probe):
-    model = focus().train()
+    model = focus_net().train()
     model.detector.eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     modes = {name: module.training for name, module in model.named_modules()}
     state, threads = torch.get_rng_state(), torch.get_num_threads()
-    fused = torch.backends.mha.get_fastpath_enabled()
+    fast_path = torch.backends.mha.get_fastpath_enabled()
     evaluate(model, noise(), noise(split="train"))
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.get_num_threads() == threads
     assert torch.is_grad_enabled()
-    assert torch.backends.mha.get_fastpath_enabled() == fused
+    assert torch.backends.mha.get_fastpath_enabled() == fast_path
     assert {name: module.training for name, module in model.named_modules()} == modes
     assert Counter(modes.values())[True] > 1
     after = model.state_dict()
@@ -318,23 +320,23 @@ def test_evaluate_has_no_side_effects(quick_probe):
 
 
 def test_training_mode_is_restored_when_a_metric_fails():
-    model = focus().train()
+    model = focus_net().train()
     with pytest.raises(ValueError, match="reads 1 channel"):
         evaluate(model, noise(channels=3))
     assert all(module.training for module in model.modules())
 
 
 @pytest.mark.parametrize(
-    ("model", "data"),
+    ("build_model", "make_images"),
     [
-        (focus, noise),
+        (focus_net, noise),
         (lambda: presets.focus(Harris(3), 4), noise),
         (lambda: presets.zoom(3, 5), noise),
         (lambda: Toy("half", "both"), lambda: uniform_images(balanced(60))),
     ],
     ids=["heatmap", "harris", "zoom", "toy"],
 )
-def test_figures_do_not_depend_on_the_batch_size(model, data, quick_probe):
+def test_metrics_do_not_depend_on_the_batch_size(build_model, make_images, quick_probe):
     def figures(batch_size):
         options = {"batch_size": batch_size}
         return {
@@ -345,7 +347,7 @@ def test_figures_do_not_depend_on_the_batch_size(model, data, quick_probe):
             "random focus": random_focus_accuracy(network, test, **options),
         }
 
-    network, test = model(), data()
+    network, test = build_model(), make_images()
     assert figures(1) == figures(7) == figures(500)
 
 
@@ -370,7 +372,7 @@ def test_random_figures_depend_only_on_the_seed():
 )
 def test_invalid_data_is_a_user_error(change, message):
     with pytest.raises(UserError, match=message):
-        evaluate(focus(), ImageSet(**{**vars(noise()), **change}))
+        evaluate(focus_net(), ImageSet(**{**vars(noise()), **change}))
 
 
 def test_too_few_images_for_a_metric_are_an_error():

@@ -1,4 +1,8 @@
-"""Attention ablation and judged attention, on a model with known predictions."""
+"""Attention ablation and judged attention, on a model with known predictions.
+
+The ablation replaces the attention maps of a model by those of other images, or by uniform maps.
+A judge is a classifier that predicts from the evidence only, here the hottest pixels.
+"""
 
 from dataclasses import replace
 
@@ -16,7 +20,7 @@ SIDE = 7  # an odd number of pixels, so that no mean is a tie
 
 
 class Pixels(Backbone):
-    """The pixels as local features and a constant global vector."""
+    """A backbone whose local features are the pixels, with a constant global vector."""
 
     def __init__(self):
         super().__init__()
@@ -44,7 +48,10 @@ def reader():
 
 @pytest.fixture(scope="module")
 def marked_images():
-    """Return random black and white images; the colour of one marked pixel is the class."""
+    """Return images and the positions (N,) of their marked pixels in row-major order.
+
+    Channel 0 is randomly black or white, and channel 1 marks a pixel, whose colour is the class.
+    """
     generator = torch.Generator().manual_seed(0)
     images = torch.zeros(90, 2, SIDE, SIDE, dtype=torch.uint8)
     images[:, 0] = torch.randint(0, 2, (90, SIDE, SIDE), generator=generator) * 255
@@ -70,8 +77,9 @@ def test_ablation_accuracies_equal_loops_over_images(reader, marked_images, batc
     assert ablation.uniform_attention_accuracy == pytest.approx(uniform / len(test))
 
 
-def test_model_that_depends_on_its_maps_fails_without_them(reader, marked_images):
-    figures = evaluate(reader, marked_images[0])
+def test_model_that_depends_on_its_maps_loses_accuracy_without_them(reader, marked_images):
+    test, _ = marked_images
+    figures = evaluate(reader, test)
     assert figures["accuracy"] == 1.0
     assert figures["shuffled_attention_accuracy"] < 0.7
     assert figures["uniform_attention_accuracy"] < 0.8
@@ -79,8 +87,9 @@ def test_model_that_depends_on_its_maps_fails_without_them(reader, marked_images
     assert "sufficiency_at_10%" not in figures
 
 
-def test_judge_sees_the_hottest_pixels_at_each_fraction(reader, marked_images):
-    figures = evaluate(reader, marked_images[0], judge=reader)
+def test_judge_gets_the_hottest_pixels_at_each_fraction(reader, marked_images):
+    test, _ = marked_images
+    figures = evaluate(reader, test, judge=reader)
     sufficiencies = [figures[f"sufficiency_at_{percent}%"] for percent in (5, 10, 20, 50)]
     # The mark is the hottest pixel and the only one that this judge reads.
     assert sufficiencies == [1.0] * 4
@@ -89,7 +98,7 @@ def test_judge_sees_the_hottest_pixels_at_each_fraction(reader, marked_images):
 
 
 def test_ablation_requires_at_least_two_images(reader, marked_images):
-    test = marked_images[0]
+    test, _ = marked_images
     single = replace(test, images=test.images[:1], labels=test.labels[:1])
     with pytest.raises(UserError, match="at least 2 images"):
         attention_ablation(reader, single)

@@ -105,12 +105,12 @@ def test_composed_and_decomposed_unicode_names_match():
         (("cat", "dogs", "fox"), "'dog', and animals has 'dogs'"),
     ],
 )
-def test_mismatch_error_names_the_classes_of_both_sides(names, message):
+def test_mismatch_error_names_the_classes_of_model_and_images(names, message):
     with pytest.raises(UserError, match=message):
         match_classes(ANIMALS, "animals", names)
 
 
-def test_unnamed_classes_are_matched_by_index_if_their_numbers_agree():
+def test_classes_without_names_are_matched_by_index_if_there_are_as_many():
     nameless = Classes("net", (), 2)
     assert match_classes(nameless, "animals", ("cat", "dog")) == (0, 1)
     with pytest.raises(UserError, match="2 classes without names, but animals has 3"):
@@ -120,7 +120,7 @@ def test_unnamed_classes_are_matched_by_index_if_their_numbers_agree():
         match_classes(ANIMALS, "folder", ("0", "1"))
 
 
-def test_duplicate_class_names_are_rejected_unless_all_names_are_equal():
+def test_duplicate_class_names_are_rejected_unless_both_lists_are_equal():
     cranes = Classes("net", ("crane", "crane", "owl"), 3)
     assert match_classes(cranes, "birds", cranes.names) == (0, 1, 2)
     with pytest.raises(UserError, match="several classes named 'crane'"):
@@ -176,7 +176,7 @@ def test_large_images_are_relabelled_in_every_task():
     assert len(relabelled.images) == 2
 
 
-def test_prediction_is_over_all_classes_of_the_model_even_on_a_subset(tmp_path, brightness):
+def test_accuracy_on_some_classes_considers_all_classes_of_the_model(tmp_path, brightness):
     # Four of the ten images labelled dark are nearest to middle: they would be correct only if
     # dark and bright alone were compared. All ten images labelled bright are correct.
     write_images(tmp_path / "test", "dark", [40] * 6 + [110] * 4)

@@ -12,27 +12,29 @@ from foveal.metrics import latency_ms, macs, parameters
 from foveal.models import Inputs, SmallCNN, presets
 from foveal.models.image_model import ImageModel
 
-WIDTH = 128  # dim of a token
-HEAD = 128 * 10
+WIDTH = 128  # dimension of a token, which represents a patch
+HEAD_MACS = 128 * 10  # of the last linear layer, for ten classes
 
 
 def encoder_macs(keypoints, patch_size, channels):
     """Return the multiply-adds of the patch encoder and the position encoding."""
-    encode = channels * patch_size**2 * WIDTH + WIDTH * WIDTH
-    position = 2 * 64 + 64 * WIDTH
-    return keypoints * (encode + position)
+    patch_macs = channels * patch_size**2 * WIDTH + WIDTH * WIDTH
+    position_macs = 2 * 64 + 64 * WIDTH
+    return keypoints * (patch_macs + position_macs)
 
 
 def test_macs_of_a_focus_model_are_the_sum_over_convolutions_and_linear_layers():
-    detector = 14**2 * 9 * (1 * 12 + 12 * 24) + 7**2 * 9 * (24 * 32 + 32 * 32) + 7**2 * 32 * 3
-    expected = detector + encoder_macs(3, 5, 1) + 3 * WIDTH * 128 + HEAD
+    detector_macs = 14**2 * 9 * (1 * 12 + 12 * 24) + 7**2 * 9 * (24 * 32 + 32 * 32) + 7**2 * 32 * 3
+    expected = detector_macs + encoder_macs(3, 5, 1) + 3 * WIDTH * 128 + HEAD_MACS
     assert macs(presets.focus(HeatmapDetector(3), 5), (28, 28)) == expected
 
 
 def test_macs_include_fused_attention():
-    token = 4 * WIDTH * WIDTH + 2 * WIDTH * 2 * WIDTH  # query, key, value, out; feed-forward
-    pairs = 2 * 3 * 3 * WIDTH  # scores and their weighted sums
-    expected = encoder_macs(3, 5, 3) + 2 * (3 * token + pairs) + WIDTH * 128 + HEAD
+    token_macs = 4 * WIDTH * WIDTH + 2 * WIDTH * 2 * WIDTH  # query, key, value, out; feed-forward
+    attention_macs = 2 * 3 * 3 * WIDTH  # scores and their weighted sums
+    expected = (
+        encoder_macs(3, 5, 3) + 2 * (3 * token_macs + attention_macs) + WIDTH * 128 + HEAD_MACS
+    )
     model = presets.focus(RandomKeypoints(3), 5, in_channels=3, mix="attention")
     assert macs(model, (20, 28)) == expected
 
@@ -76,15 +78,16 @@ def test_parameters_exclude_buffers():
 
 
 def test_latency_is_measured_on_one_image_and_one_thread():
-    class Watched(Sampler):
+    class RecordingSampler(Sampler):
         def observe(self, view):
             calls.append((len(view.whole()), torch.get_num_threads(), self.training))
             return super().observe(view)
 
-    calls, threads = [], torch.get_num_threads()
+    calls = []  # number of images, number of threads, and whether the model is in training mode
+    threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        assert latency_ms(Watched("patches").train(), (20, 28), repeats=9) > 0
+        assert latency_ms(RecordingSampler("patches").train(), (20, 28), repeats=9) > 0
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)

@@ -32,6 +32,7 @@ SIDE = 8
 
 
 def explanation_of(maps=None, keypoints_px=None, patch_size=3, images=None, logits=None):
+    """Return an explanation by maps (B, H, W), or by patches at keypoints (B, K, 2) in pixels."""
     batch = len(maps if maps is not None else keypoints_px)
     images = torch.rand(batch, 1, SIDE, SIDE) if images is None else images
     logits = torch.zeros(batch, 2) if logits is None else logits
@@ -43,12 +44,14 @@ def explanation_of(maps=None, keypoints_px=None, patch_size=3, images=None, logi
 
 
 def box_mask(batch, top, left, bottom, right):
+    """Return masks (batch, SIDE, SIDE) of 1 in rows top:bottom and columns left:right."""
     truth = torch.zeros(batch, SIDE, SIDE)
     truth[:, top:bottom, left:right] = 1
     return truth
 
 
 def hot_pixel(row, column, batch=1):
+    """Return maps (batch, SIDE, SIDE) of 1 at one pixel, and 0 elsewhere."""
     maps = torch.zeros(batch, SIDE, SIDE)
     maps[:, row, column] = 1
     return maps
@@ -70,7 +73,8 @@ class OnePixel(ImageModel):
         return Explanation(images, torch.stack([-pixel, pixel], dim=1), maps=maps)
 
 
-def one_pixel_set(values, seed=0):
+def one_pixel_set(values):
+    """Return an image for each value of the pixel that `OnePixel` reads, with its class."""
     images = torch.randint(0, 256, (len(values), 1, SIDE, SIDE), dtype=torch.uint8)
     images[:, 0, 2, 3] = torch.tensor(values, dtype=torch.uint8)
     labels = (images[:, 0, 2, 3] > 127).long()
@@ -157,24 +161,25 @@ def test_mask_of_another_size_is_rejected(metric):
 
 
 @pytest.mark.parametrize(
-    ("kind", "function"),
+    ("metric_class", "function"),
     [(PointingGame, pointing_game), (EnergyInside, energy_inside), (EvidenceIoU, evidence_iou)],
 )
-def test_metrics_average_over_batches_of_different_size(kind, function):
+def test_metrics_average_over_batches_of_different_size(metric_class, function):
     explanation, truth = explanation_of(maps=torch.rand(5, SIDE, SIDE)), box_mask(5, 0, 0, 5, 5)
-    metric = kind()
-    for part in (slice(0, 2), slice(2, 5)):
-        metric.update(explanation[part], truth[part])
+    metric = metric_class()
+    for indices in (slice(0, 2), slice(2, 5)):
+        metric.update(explanation[indices], truth[indices])
     assert metric.compute().item() == pytest.approx(function(explanation, truth).mean().item())
 
 
-def test_deleting_or_inserting_the_deciding_pixel_takes_one_step():
+def test_deleting_or_inserting_the_only_pixel_that_is_read_takes_one_step():
     model = OnePixel()
     images = torch.zeros(4, 1, SIDE, SIDE)
     images[:, :, 2, 3] = 1.0
     explanation = model.explain(images)
     steps = SIDE**2
-    # Once deleted, the pixel is 1 / 64, which is class 0. Only step 0 is class 1: half a step.
+    # Once deleted, the pixel has the mean of the image, 1 / 64, which is class 0. So the
+    # probability is 1 at step 0 only, which adds half a step to the area.
     assert deletion(model, explanation, steps)[0].item() == pytest.approx(0.5 / steps, abs=1e-3)
     assert insertion(model, explanation, steps)[0].item() == pytest.approx(
         1 - 0.5 / steps, abs=1e-3
@@ -193,7 +198,8 @@ def test_deletion_in_the_wrong_order_is_worse():
     images[:, :, 2, 3] = 1.0
     correct = model.explain(images)
     wrong = Explanation(correct.images, correct.logits, maps=-correct.maps)
-    assert deletion(model, wrong) > 0.9 > 0.1 > deletion(model, correct)
+    assert deletion(model, wrong) > 0.9
+    assert deletion(model, correct) < 0.1
 
 
 def test_judge_needs_only_the_evidence():
@@ -212,17 +218,18 @@ def test_judge_needs_only_the_evidence():
 @pytest.mark.parametrize("steps", [1, 10])
 def test_attack_changes_only_predictions_within_epsilon(steps):
     model, test = OnePixel(), one_pixel_set([0, 120, 135, 255])
-    parameter = model.scale.grad
+    gradient = model.scale.grad
     assert adversarial_accuracy(model, test, epsilon=10 / 255, steps=steps) == 0.5
     assert adversarial_accuracy(model, test, epsilon=1 / 255, steps=steps) == 1.0
-    assert model.scale.grad is parameter is None
+    assert gradient is None
+    assert model.scale.grad is None
 
 
 def test_constant_explanation_is_stable_and_a_random_one_is_not():
     model, test = OnePixel(), one_pixel_set([0, 255] * 10)
     scores = stability(model.explain, test, batch_size=6)
     assert scores.stable_answers == 1.0
-    # A tenth of 64 pixels is 6: the deciding one and five in the fixed order of ties.
+    # A tenth of 64 pixels is 6: the marked one, and five chosen in the fixed order of ties.
     assert scores.stable_evidence == 1.0
     assert scores.keypoint_shift_px is None
 
@@ -234,12 +241,12 @@ def test_constant_explanation_is_stable_and_a_random_one_is_not():
 
 
 def test_keypoint_shift_is_measured_in_pixels():
-    count = 0
+    calls = 0
 
     def explain_moving(images):
-        nonlocal count
-        count += 1
-        keypoints = from_px(torch.full((len(images), 1, 2), 2.0 + count), (SIDE, SIDE))
+        nonlocal calls
+        calls += 1
+        keypoints = from_px(torch.full((len(images), 1, 2), 2.0 + calls), (SIDE, SIDE))
         patches = torch.zeros(len(images), 1, 1, 3, 3)
         return Explanation(
             images, torch.zeros(len(images), 2), keypoints=keypoints, patches=patches
@@ -247,4 +254,5 @@ def test_keypoint_shift_is_measured_in_pixels():
 
     scores = stability(explain_moving, one_pixel_set([0, 255]))
     assert scores.keypoint_shift_px == pytest.approx(math.sqrt(2), abs=1e-5)
+    # Two patches of 9 pixels, shifted by one pixel in x and y, share 4 of the 14 that they cover.
     assert scores.stable_evidence == pytest.approx(4 / 14)

@@ -1,4 +1,8 @@
-"""Published metrics through Quantus, on a classifier with known predictions."""
+"""Published metrics, which Quantus computes, on a classifier with known predictions.
+
+ROAD imputes (replaces) pixels in the order of their heat and measures the accuracy. MPRT randomises
+the weights of a model and measures how much its explanations change.
+"""
 
 import ast
 import gc
@@ -24,8 +28,8 @@ from foveal.metrics.published import METRICS, published
 from foveal.models import presets
 
 SIDE = 8
-PIXEL = (2, 3)  # row and column of the deciding pixel
-FIVE = ("pixel_flipping", "road", "pointing_game", "relevance_mass_accuracy", "mprt")
+PIXEL = (2, 3)  # row and column of the only pixel that the classifier reads
+FIVE_METRICS = ("pixel_flipping", "road", "pointing_game", "relevance_mass_accuracy", "mprt")
 
 
 class OnePixel(nn.Module):
@@ -45,6 +49,7 @@ class OnePixel(nn.Module):
 
 
 def hot_pixels(*pixels, batch=1):
+    """Return heat (batch, SIDE, SIDE) of 1 at some (row, column), and 0 elsewhere."""
     heat = torch.zeros(batch, SIDE, SIDE)
     for row, column in pixels:
         heat[:, row, column] = 1
@@ -52,10 +57,10 @@ def hot_pixels(*pixels, batch=1):
 
 
 def case(model, heat, batch=24, channels=1, seed=0):
-    """Return an explanation of random images with one black pixel each, and their classes."""
+    """Return an explanation of random images by this heat, and the classes that are predicted."""
     images = torch.rand(batch, channels, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
     images[:, :, *PIXEL] = (torch.arange(batch) % 2)[:, None] * 0.8 + 0.1
-    images[:, :, 7, 7] = 0
+    images[:, :, 7, 7] = 0  # pixel flipping replaces pixels by the minimum of the image
     with torch.no_grad():
         logits = model(images)
     heat = heat.expand(batch, -1, -1)
@@ -63,12 +68,13 @@ def case(model, heat, batch=24, channels=1, seed=0):
 
 
 def measure(model, heat, *names, channels=1, **options):
+    """Return the named metrics of an explanation by this heat."""
     explanation, labels = case(model, heat, channels=channels)
     return published(model, explanation, labels, names, **options)
 
 
 def probability(model, explanation, labels, pixel):
-    """Return the mean probability of the labels if the deciding pixel has this value."""
+    """Return the mean probability of the labels if the pixel that is read has this value."""
     images = explanation.images.clone()
     images[:, :, *PIXEL] = pixel
     with torch.no_grad():
@@ -91,9 +97,9 @@ def test_pixel_flipping_of_inverted_heat_drops_only_in_the_last_step(channels, s
     explanation, labels = case(model, -hot_pixels(PIXEL), channels=channels)
     area = published(model, explanation, labels, ["pixel_flipping"])["pixel_flipping"]
     with torch.no_grad():
-        whole = float(explanation.probabilities.gather(1, labels[:, None]).mean())
+        unchanged = float(explanation.probabilities.gather(1, labels[:, None]).mean())
     black = probability(model, explanation, labels, 0.0)
-    assert area == pytest.approx((whole * (steps - 1) + black) / steps, abs=1e-4)
+    assert area == pytest.approx((unchanged * (steps - 1) + black) / steps, abs=1e-4)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -135,7 +141,7 @@ def test_images_with_an_empty_mask_are_dropped(name):
     }
 
 
-def test_relevance_mass_is_the_fraction_of_positive_heat():
+def test_relevance_mass_accuracy_is_the_fraction_of_positive_heat_in_the_mask():
     heat = hot_pixels((0, 0)) + 3 * hot_pixels((7, 7)) - 5 * hot_pixels((4, 4), (0, 1))
     masks = torch.zeros(24, SIDE, SIDE)
     masks[:, :2, :2] = 1
@@ -149,7 +155,7 @@ def test_uniform_map_scores_like_a_random_ranking(value):
     masks = torch.zeros(400, SIDE, SIDE)
     masks[:, :4, :4] = 1
     explanation, labels = case(OnePixel(), torch.full((1, SIDE, SIDE), value), batch=400)
-    figures = published(OnePixel(), explanation, labels, FIVE[:4], masks, sample=40)
+    figures = published(OnePixel(), explanation, labels, FIVE_METRICS[:4], masks, sample=40)
     assert figures["pointing_game"] == pytest.approx(0.25, abs=0.06)
     assert figures["pixel_flipping"] == pytest.approx(0.75, abs=0.03)
     assert 0.6 < figures["road"] < 0.95
@@ -178,6 +184,7 @@ def explain_by_image(model, images, targets):
 
 
 def published_by(model, explain, names=("mprt", "efficient_mprt"), **options):
+    """Return metrics of the explanations that the function `explain` computes."""
     explanation, labels = case(model, hot_pixels(PIXEL))
     heat = explain(model, explanation.images, labels)
     explanation = Explanation(explanation.images, explanation.logits, maps=heat[:, None])
@@ -198,8 +205,8 @@ def test_explanation_that_ignores_the_model_does_not_change():
 
 def test_explanation_that_becomes_uniform_has_no_correlation():
     def explain(model, images, targets):
-        trained = bool(model.linear.bias[0] == 5)
-        return explain_by_image(model, images, targets) * trained
+        is_original = bool(model.linear.bias[0] == 5)  # not randomised
+        return explain_by_image(model, images, targets) * is_original
 
     figures = published_by(OnePixel(), explain)
     assert figures["mprt"] == 0.0
@@ -210,22 +217,20 @@ def test_nearly_uniform_maps_are_measured_like_others():
     def explain(model, images, targets):
         return 1 + 2**-22 * (explain_by_weights(model, images, targets) > 0.05)  # 2 float steps
 
-    figures, rescaled = (
-        published_by(OnePixel(), explain),
-        published_by(OnePixel(), rescale(explain)),
-    )
-    assert figures == rescaled
+    figures = published_by(OnePixel(), explain)
+    assert figures == published_by(OnePixel(), rescale(explain))
     assert figures["efficient_mprt_images"] > 0
 
 
 def rescale(explain):
+    """Return `explain` with maps of 1 and 1 + 2**-22 stretched to 0 and 1."""
     return lambda *arguments: (explain(*arguments) - 1) * 2**22
 
 
 def test_sign_of_the_heat_matters():
     def explain(model, images, targets):
-        trained = bool(model.linear.bias[0] == 5)
-        return explain_by_image(model, images, targets) * (1 if trained else -1)
+        is_original = bool(model.linear.bias[0] == 5)  # not randomised
+        return explain_by_image(model, images, targets) * (1 if is_original else -1)
 
     assert published_by(OnePixel(), explain, ["mprt"])["mprt"] == pytest.approx(-1.0)
 
@@ -245,10 +250,11 @@ def test_metrics_that_do_not_apply_are_omitted():
 
 
 def test_slow_metrics_use_a_sample_and_report_its_size():
-    names, explained = ["pixel_flipping", "road", "mprt", "efficient_mprt"], set()
+    names = ["pixel_flipping", "road", "mprt", "efficient_mprt"]
+    explained_images = set()  # identified by the sum of their pixels
 
     def explain(model, images, targets):
-        explained.update(image.sum().item() for image in images)
+        explained_images.update(image.sum().item() for image in images)
         return explain_by_image(model, images, targets)
 
     explanation, labels = case(OnePixel(), torch.rand(1, SIDE, SIDE))
@@ -260,7 +266,7 @@ def test_slow_metrics_use_a_sample_and_report_its_size():
         "mprt_images": 7,
         "efficient_mprt_images": 7,
     }
-    assert len(explained) == 7
+    assert len(explained_images) == 7
     assert all(type(figures[name]) is float for name in names)
 
 
@@ -277,40 +283,44 @@ class Softmaxes(nn.Module):
 
 
 @pytest.mark.parametrize("build", [Softmaxes, lambda: OnePixel().double()])
-def test_figures_do_not_depend_on_batch_size_or_model_structure(build):
+def test_metrics_do_not_depend_on_batch_size_or_model_structure(build):
     plain, labels = case(OnePixel(), hot_pixels(PIXEL, (4, 4)), batch=70)
     masks = hot_pixels(PIXEL, batch=70)
-    expected = published(OnePixel(), plain, labels, FIVE, masks, sample=20)
+    expected = published(OnePixel(), plain, labels, FIVE_METRICS, masks, sample=20)
     for size in (1, 500):
-        figures = published(build(), plain, labels, FIVE, masks, sample=20, batch_size=size)
+        figures = published(build(), plain, labels, FIVE_METRICS, masks, sample=20, batch_size=size)
         assert figures == pytest.approx(expected, abs=1e-5)
 
 
-def test_random_figures_depend_only_on_the_seed():
+def test_metrics_with_random_choices_depend_only_on_the_seed():
     heat = torch.ones(1, SIDE, SIDE)
-    figures = [measure(OnePixel(), heat, "pixel_flipping", "road", seed=s) for s in (0, 0, 1)]
-    assert figures[0] == figures[1] != figures[2]
     first, repeated, other = (
-        published_by(OnePixel(), explain_by_weights, seed=s) for s in (0, 0, 1)
+        measure(OnePixel(), heat, "pixel_flipping", "road", seed=seed) for seed in (0, 0, 1)
     )
-    assert first == repeated != other
+    assert first == repeated
+    assert first != other
+    first, repeated, other = (
+        published_by(OnePixel(), explain_by_weights, seed=seed) for seed in (0, 0, 1)
+    )
+    assert first == repeated
+    assert first != other
 
 
 def test_several_maps_and_patches_are_measured_by_their_heat():
     explanation, labels = case(OnePixel(), hot_pixels(PIXEL))
     maps = torch.stack([100 * torch.ones(24, SIDE, SIDE), hot_pixels(PIXEL, batch=24)], dim=1)
-    deep = Explanation(explanation.images, explanation.logits, maps=maps)
+    two_maps = Explanation(explanation.images, explanation.logits, maps=maps)
     patches = Explanation(
         explanation.images,
         explanation.logits,
         keypoints=from_px(torch.tensor([[[3.0, 2.0]]]), (SIDE, SIDE)).expand(24, 1, 2),
         patches=torch.zeros(24, 1, 1, 3, 3),
     )
-    near = torch.zeros(24, SIDE, SIDE)
-    near[:, 1:4, 2:5] = 1
+    masks = torch.zeros(24, SIDE, SIDE)
+    masks[:, 1:4, 2:5] = 1
     # Each map has weight 1/2: 9 of 64 pixels of the uniform map are inside, and all other heat.
-    for candidate, fraction in ((deep, (9 / 64 + 1) / 2), (patches, 1.0)):
-        figures = published(OnePixel(), candidate, labels, ["relevance_mass_accuracy"], near)
+    for candidate, fraction in ((two_maps, (9 / 64 + 1) / 2), (patches, 1.0)):
+        figures = published(OnePixel(), candidate, labels, ["relevance_mass_accuracy"], masks)
         assert figures["relevance_mass_accuracy"] == pytest.approx(fraction)
 
 
@@ -409,7 +419,8 @@ def test_missing_quantus_error_names_the_extra_to_install(monkeypatch):
 
 
 def test_only_the_published_metrics_import_quantus():
-    root, importers = Path(foveal.__file__).parent, set()
+    root = Path(foveal.__file__).parent
+    importers = set()
     for path in root.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in getattr(node, "names", []) if hasattr(alias, "name")]

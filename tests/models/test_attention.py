@@ -1,4 +1,4 @@
-"""Attention: comparison with loops over locations, and properties of its maps."""
+"""Attention: equality with loops over locations, and properties of its maps."""
 
 import warnings
 
@@ -12,10 +12,15 @@ from foveal.images import WholeView
 from foveal.models.attention import Attention, AttentionNet, weigh
 from foveal.models.contributions import spread_over_pixels
 
-CASES = [(c, n) for c in ("pc", "dp") for n in ("softmax", "sigmoid")]
+CASES = [
+    (compatibility, normalise)
+    for compatibility in ("pc", "dp")
+    for normalise in ("softmax", "sigmoid")
+]
 
 
 def make_model(**settings):
+    """Return an attention net on a backbone of three stages with 6, 8 and 8 channels."""
     torch.manual_seed(0)
     return AttentionNet(VGGBackbone(3, [[6], [8], [8]]), **settings).eval()
 
@@ -25,14 +30,19 @@ def make_model(**settings):
 def test_attention_equals_a_loop_over_locations(compatibility, normalise, global_width):
     torch.manual_seed(0)
     attention = Attention(4, global_width, compatibility, normalise)
-    local, whole = torch.randn(2, 4, 3, 5), torch.randn(2, global_width)
-    query = attention.sought(whole) if global_width != 4 or compatibility == "dp" else whole
+    local, global_vector = torch.randn(2, 4, 3, 5), torch.randn(2, global_width)
+    query = (
+        attention.sought(global_vector)
+        if global_width != 4 or compatibility == "dp"
+        else global_vector
+    )
     expected = torch.zeros(2, 3, 5)
     for image in range(2):
         for y in range(3):
             for x in range(5):
                 features = local[image, :, y, x]
                 if compatibility == "dp":
+                    # Divided by the square root of the number of features.
                     score = sum(features[c] * query[image, c] for c in range(4)) / 2
                 elif normalise == "softmax":
                     score = sum(features[c] * attention.score.weight[0, c] for c in range(4))
@@ -44,7 +54,7 @@ def test_attention_equals_a_loop_over_locations(compatibility, normalise, global
             expected[image] = expected[image].exp() / expected[image].exp().sum()
         else:
             expected[image] = 1 / (1 + (-expected[image]).exp())
-    weights = attention(local, whole)
+    weights = attention(local, global_vector)
     torch.testing.assert_close(weights, expected)
     total = sum(local[:, :, y, x] * expected[:, y, x, None] for y in range(3) for x in range(5))
     total = total if normalise == "softmax" else total / 15
@@ -54,10 +64,10 @@ def test_attention_equals_a_loop_over_locations(compatibility, normalise, global
 def test_a_softmax_of_parametrised_scores_ignores_the_global_vector():
     torch.manual_seed(0)
     attention = Attention(4, 4, "pc", "softmax")
-    local, whole = torch.randn(1, 4, 2, 3), torch.randn(1, 4)
-    with_global = local + whole[:, :, None, None]
+    local, global_vector = torch.randn(1, 4, 2, 3), torch.randn(1, 4)
+    with_global = local + global_vector[:, :, None, None]
     expected = (attention.score.weight @ with_global.flatten(2)).softmax(-1).view(1, 2, 3)
-    torch.testing.assert_close(attention(local, whole), expected)
+    torch.testing.assert_close(attention(local, global_vector), expected)
 
 
 def test_softmax_maps_sum_to_one_and_are_displayed_unchanged():
@@ -85,7 +95,7 @@ def test_independent_classifiers_average_their_probabilities():
     torch.testing.assert_close(logits.exp().sum(-1), torch.ones(4))
 
 
-def test_joined_and_independent_agree_for_a_single_depth():
+def test_joined_and_independent_classifiers_agree_for_a_single_depth():
     joined, independent = make_model(depths=[2]), make_model(depths=[2], join="independent")
     independent.load_state_dict(joined.state_dict())
     images = torch.rand(2, 3, 16, 16)
@@ -100,28 +110,25 @@ def test_contributions_are_the_terms_of_the_logits(normalise):
         norm.running_var.uniform_(0.5, 2)
     images, targets = torch.rand(5, 3, 20, 16), torch.tensor([0, 1, 2, 3, 1])
     explanation = model.contributions(images, targets, batch_size=2)
-    assert (explanation.method, explanation.cost, explanation.maps.shape) == (
-        "contributions",
-        1.0,
-        (5, 1, 20, 16),
-    )
+    assert (explanation.method, explanation.cost) == ("contributions", 1.0)
+    assert explanation.maps.shape == (5, 1, 20, 16)
     torch.testing.assert_close(explanation.logits, model.explain(images).logits)
     local, maps = model.attend(model.view(images))
     baseline = model.combine(local, [torch.zeros_like(weights) for weights in maps])
     total = (explanation.logits - baseline).gather(1, targets[:, None])[:, 0]
     torch.testing.assert_close(explanation.maps.sum((1, 2, 3)), total, atol=1e-4, rtol=1e-4)
-    # Hiding one location at one depth removes exactly its term.
-    weights = [weights.clone() for weights in maps]
-    weights[1][:, 2, 3] = 0
-    removed = (explanation.logits - model.combine(local, weights)).gather(1, targets[:, None])[:, 0]
-    single = [torch.zeros_like(weights) for weights in maps]
-    single[1][:, 2, 3] = maps[1][:, 2, 3]
-    term = (model.combine(local, single) - baseline).gather(1, targets[:, None])[:, 0]
-    torch.testing.assert_close(removed, term, atol=1e-4, rtol=1e-3)
-    predicted = model.contributions(images)
-    again = model.contributions(images, predicted.predictions)
-    assert torch.equal(predicted.maps, again.maps)
-    assert predicted[0].figure().axes
+    # If the weight of one location of one depth is set to zero, the logit loses exactly its term.
+    without = [weights.clone() for weights in maps]
+    without[1][:, 2, 3] = 0
+    drop = (explanation.logits - model.combine(local, without)).gather(1, targets[:, None])[:, 0]
+    only = [torch.zeros_like(weights) for weights in maps]
+    only[1][:, 2, 3] = maps[1][:, 2, 3]
+    term = (model.combine(local, only) - baseline).gather(1, targets[:, None])[:, 0]
+    torch.testing.assert_close(drop, term, atol=1e-4, rtol=1e-3)
+    by_default = model.contributions(images)
+    to_prediction = model.contributions(images, by_default.predictions)
+    assert torch.equal(by_default.maps, to_prediction.maps)
+    assert by_default[0].figure().axes
     with pytest.raises(ValueError, match=r"Expected targets \(5,\)"):
         model.contributions(images, targets[:2])
 
@@ -136,7 +143,7 @@ def test_contributions_leave_the_model_unchanged():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_spreading_values_over_pixels_preserves_their_sum():
+def test_dividing_values_among_pixels_preserves_their_sum():
     values = torch.rand(2, 1, 3, 5)
     pixels = spread_over_pixels(values, (7, 5))
     assert pixels.shape == (2, 1, 7, 5)
@@ -165,14 +172,15 @@ def test_standardised_sums_have_mean_0_and_variance_1_over_a_batch():
     model(images)
     torch.testing.assert_close(sums[0].mean(0), torch.zeros(6 + 8), atol=1e-5, rtol=0)
     variance = sums[0].var(0, correction=0)
-    assert 0.9 < variance.median() <= 1.0  # each sum varies little here: the norm adds 1e-5
+    # The variance is slightly below 1, because the norm adds 1e-5 to the variance it divides by.
+    assert 0.9 < variance.median() <= 1.0
     assert not any(name.startswith("norms") for name, _ in model.named_parameters())
     with torch.no_grad():
         for _ in range(200):
             model(images)
-    last = sums[-1]
+    train_sums = sums[-1]
     model.eval()(images)
-    torch.testing.assert_close(sums[-1], last, atol=0.15, rtol=0)
+    torch.testing.assert_close(sums[-1], train_sums, atol=0.15, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +200,7 @@ def test_invalid_settings_are_user_errors(settings, message):
         make_model(**settings)
 
 
-def test_the_json_holds_the_peak_of_each_depth():
+def test_the_json_holds_the_peak_of_the_map_of_each_depth():
     model = make_model()
     explanation = model.explain(torch.rand(1, 3, 32, 24))
     peaks = explanation.to_dicts()[0]["attention"]
@@ -204,7 +212,7 @@ def test_the_json_holds_the_peak_of_each_depth():
         assert peak["y"] == pytest.approx((2 * peak["y_px"] + 1) / 32 - 1)
 
 
-def test_the_first_of_two_equal_peaks_is_reported():
+def test_only_the_first_of_two_equal_peaks_is_in_the_json():
     heat = torch.zeros(1, 1, 8, 12)
     heat[0, 0, 2:4, 4:6] = 1
     heat[0, 0, 6:8, 10:12] = 1
@@ -213,7 +221,7 @@ def test_the_first_of_two_equal_peaks_is_reported():
     assert (peak["x_px"], peak["y_px"]) == (4.5, 2.5)
 
 
-def test_unused_layers_give_a_warning():
+def test_layers_that_do_not_affect_the_logits_give_a_warning():
     with pytest.warns(UserWarning, match="deeper than depth 2 do not affect the logits"):
         model = make_model(depths=[1, 2], compatibility="pc")
     model(torch.rand(2, 3, 16, 16)).sum().backward()

@@ -1,4 +1,4 @@
-"""Contributions of locations: exact terms of a logit, spread over pixels."""
+"""Contributions of locations: exact terms of a logit, each divided among the pixels it covers."""
 
 import pytest
 import torch
@@ -18,6 +18,7 @@ def model():
 
 
 def images(*size):
+    """Return two random colour images of a size, the same on each call."""
     return torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
 
 
@@ -27,7 +28,7 @@ def test_contributions_and_bias_sum_to_the_logit(model, size):
     explanation = model.contributions(images(*size), targets)
     assert explanation.maps.shape == (2, 1, *size)
     torch.testing.assert_close(explanation.logits, model(images(*size)))
-    bias = model.head[1].bias[targets] * 0.5
+    bias = model.head[1].bias[targets] * 0.5  # times the logit scale
     logits = explanation.logits.gather(1, targets[:, None])[:, 0]
     torch.testing.assert_close(explanation.maps.sum((1, 2, 3)) + bias, logits, atol=1e-5, rtol=1e-4)
 
@@ -36,7 +37,8 @@ def test_the_pixels_of_each_location_sum_to_its_term(model):
     pictures = images(45, 70)
     with torch.no_grad():
         local, _ = model.backbone((pictures - model.mean) / model.std)
-    terms = torch.einsum("bchw,c->bhw", local[-1], model.head[1].weight[2]) / 6 * 0.5  # 2 x 3
+    # The logit is the mean over 2 x 3 locations, times the logit scale of 0.5.
+    terms = torch.einsum("bchw,c->bhw", local[-1], model.head[1].weight[2]) / 6 * 0.5
     maps = model.contributions(pictures, torch.tensor([2, 2])).maps[:, 0]
     for row, rows in enumerate((slice(0, 32), slice(32, 45))):
         for column, columns in enumerate((slice(0, 32), slice(32, 64), slice(64, 70))):

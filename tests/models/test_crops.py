@@ -1,4 +1,4 @@
-"""Crop models for photographs: crops from coarse to fine, selected by a detector."""
+"""Crop models for photographs, which classify crops that a detector selects from coarse to fine."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,7 @@ MIXES = ("additive", "attention", "tokens")
 
 
 def small_model(mix: str = "additive", **options: object) -> FocusNet:
-    """Return a crop model with random weights that weigh its patches unequally."""
+    """Return a small crop model whose random weights give its patches unequal weights."""
     torch.manual_seed(0)
     settings = {"patch_size": 32, "scales": (0, 2, 1), "counts": (1, 1, 3), "num_classes": 3}
     model = presets.crops(
@@ -60,11 +60,11 @@ def photos() -> Tensor:
 @pytest.mark.parametrize("size", [(640, 640), (97, 96), (100, 4000), (40, 500), (96, 96), (7, 9)])
 def test_candidates_cover_the_image_and_lie_within_it(size: tuple[int, int]) -> None:
     candidates = lattice(size, 96)
-    covered = torch.zeros(size, dtype=torch.bool)
+    is_covered = torch.zeros(size, dtype=torch.bool)
     for x, y in candidates.corners_px.tolist():
         assert x + 96 <= size[1] or size[1] < 96
-        covered[max(0, y) : y + 96, max(0, x) : x + 96] = True
-    assert covered.all()
+        is_covered[max(0, y) : y + 96, max(0, x) : x + 96] = True
+    assert is_covered.all()
     assert len(lattice(size, 96, min_count=20).corners_px) >= 20
     if size == (640, 640):
         assert len(candidates.corners_px) == 81
@@ -92,11 +92,12 @@ def test_the_coarse_crop_depends_only_on_block_means(photos: Tensor) -> None:
     model = small_model(scales=(0,), counts=(1,))
     explanation = model.explain(photos)
     (scale,) = explanation.scales.unique().tolist()
-    assert scale == 5  # 152 pixels in 32 samples
-    corner = from_px(torch.tensor([[[76.0, 60.0]]]), (120, 152))
+    assert scale == 5  # pixels per sample: 152 pixels in 32 samples
+    centre = from_px(torch.tensor([[[76.0, 60.0]]]), (120, 152))
     assert torch.allclose(
-        explanation.keypoints, corner - torch.tensor([1 / 152, 1 / 120]), atol=1e-2
+        explanation.keypoints, centre - torch.tensor([1 / 152, 1 / 120]), atol=1e-2
     )
+    # The crop has 32 x 5 = 160 pixels per side and extends beyond the image, where it is black.
     top, left = (120 - 160) // 2, (152 - 160) // 2
     blocks = torch.nn.functional.pad(photos, (-left, 8 + left, -top, 40 + top)).clone()
     blocks = blocks.unflatten(2, (32, 5)).unflatten(4, (32, 5))
@@ -160,10 +161,14 @@ def test_metrics_accept_photographs_of_several_sizes() -> None:
         torch.randint(0, 256, (4, 3, *size), dtype=torch.uint8) for size in ((96, 128), (160, 96))
     )
     images = image_set(Photos(parts), torch.arange(8) % 3, ("a", "b", "c"))
-    train = image_set(Photos((parts[0].repeat(3, 1, 1, 1),)), torch.arange(12) % 3, images.classes)
-    figures = evaluate(model, images, train)
-    single = [float(model.explain(part / 255).evidence_fraction.double().mean()) for part in parts]
-    assert figures["evidence_fraction"] == pytest.approx(sum(single) / 2, abs=1e-6)
+    train_set = image_set(
+        Photos((parts[0].repeat(3, 1, 1, 1),)), torch.arange(12) % 3, images.classes
+    )
+    figures = evaluate(model, images, train_set)
+    fractions = [
+        float(model.explain(part / 255).evidence_fraction.double().mean()) for part in parts
+    ]
+    assert figures["evidence_fraction"] == pytest.approx(sum(fractions) / 2, abs=1e-6)
     assert figures["evidence_fraction"] < figures["covered_fraction"]
     assert {"content_following", "position_leakage", "random_focus_accuracy"} <= set(figures)
     observed = observe_all(model, images.images)
@@ -184,7 +189,7 @@ def test_large_images_are_read_by_thumbnail_and_crops(
 ) -> None:
     monkeypatch.setattr("foveal.models.focus.MIN_THUMBNAIL_PX", 40)
 
-    class Stored:
+    class StoredPhotos:
         """Two photographs that can only be read as thumbnails and crops."""
 
         size = (120, 152)
@@ -202,11 +207,11 @@ def test_large_images_are_read_by_thumbnail_and_crops(
             return view.crops(corners_px, side, shrink)
 
     model = small_model(shrink=2)
-    whole = model.explain(photos)
-    part = model.explain(Stored())
-    assert torch.allclose(part.logits, whole.logits, atol=1e-5)
-    assert part.extent == (120, 152)
-    assert torch.equal(part.keypoints, whole.keypoints)
+    expected = model.explain(photos)
+    explanation = model.explain(StoredPhotos())
+    assert torch.allclose(explanation.logits, expected.logits, atol=1e-5)
+    assert explanation.extent == (120, 152)
+    assert torch.equal(explanation.keypoints, expected.keypoints)
 
 
 @pytest.mark.parametrize("mix", MIXES)
@@ -285,8 +290,8 @@ def test_perturbed_selection_follows_the_scores() -> None:
     assert gradient[1:].sum() < 0
 
 
-def red_and_blue(folder: Path, count: int) -> Path:
-    """Write reddish and bluish photographs of three shapes."""
+def write_red_and_blue(folder: Path, count: int) -> Path:
+    """Write `count` reddish and `count` bluish photographs of three shapes; return their folder."""
     generator = np.random.default_rng(0)
     for index in range(2 * count):
         height, width = [(100, 140), (140, 100), (110, 110)][index % 3]
@@ -299,8 +304,8 @@ def red_and_blue(folder: Path, count: int) -> Path:
 
 
 def recipe_of(folder: Path, cached: bool, **training: object) -> Recipe:
-    """Return a recipe of a few crops of small photographs."""
-    frozen = {"cache": cached, "freeze_depth": 4 if cached else 3, "fixed_norm": True}
+    """Return a recipe for a model of a few crops of small photographs."""
+    freezing = {"cache": cached, "freeze_depth": 4 if cached else 3, "fixed_norm": True}
     return parse_recipe(
         {
             "name": "halves",
@@ -312,7 +317,7 @@ def recipe_of(folder: Path, cached: bool, **training: object) -> Recipe:
                 "counts": [1, 2],
             },
             "data": {"name": str(folder), "short_side": 96, "channels": 3},
-            "training": {"epochs": 4, "batch_size": 8, "lr": 5e-4, **frozen, **training},
+            "training": {"epochs": 4, "batch_size": 8, "lr": 5e-4, **freezing, **training},
             "crops": {"head_epochs": 4, "detector_epochs": 2},
         }
     )
@@ -320,7 +325,7 @@ def recipe_of(folder: Path, cached: bool, **training: object) -> Recipe:
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_training_learns_photographs_of_several_sizes(tmp_path: Path, cached: bool) -> None:
-    folder = red_and_blue(tmp_path / "photos", 24)
+    folder = write_red_and_blue(tmp_path / "photos", 24)
     out = train(recipe_of(folder, cached), tmp_path / "run", progress=False)
     model = foveal.load(out)
     assert not (out / "features").exists()
@@ -354,18 +359,18 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
             if trainer.current_epoch == 1:
                 raise KeyboardInterrupt
 
-    recipe = recipe_of(red_and_blue(tmp_path / "photos", 12), cached=True)
-    whole = train(recipe, tmp_path / "whole", progress=False)
+    recipe = recipe_of(write_red_and_blue(tmp_path / "photos", 12), cached=True)
+    uninterrupted = train(recipe, tmp_path / "uninterrupted", progress=False)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, tmp_path / "stopped", progress=False, callbacks=[Stop()])
     resumed = train(recipe, tmp_path / "stopped", progress=False, resume=True)
-    first, second = (foveal.load(run).state_dict() for run in (whole, resumed))
+    first, second = (foveal.load(run).state_dict() for run in (uninterrupted, resumed))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize("select", sorted(METHODS))
 def test_selection_finds_a_small_object(select: str, tmp_path: Path) -> None:
-    """One class has a small red square: every method places its single crop on it."""
+    """Every method places the only crop on the small red square that one of the classes has."""
     from foveal.training.feature_files import with_features
     from foveal.training.initial_model import initial_model
     from foveal.training.sets import model_settings
@@ -394,13 +399,16 @@ def test_selection_finds_a_small_object(select: str, tmp_path: Path) -> None:
             "crops": {"select": select, "head_epochs": 12, "detector_epochs": 12},
         }
     )
-    train = image_set(images, labels, ("without", "with"))
-    model = initial_model(recipe, model_settings(recipe, train))
-    features = with_features(model, recipe, {"train": train}, tmp_path)["train"]
+    train_set = image_set(images, labels, ("without", "with"))
+    model = initial_model(recipe, model_settings(recipe, train_set))
+    features = with_features(model, recipe, {"train": train_set}, tmp_path)["train"]
     learn_selection(model, recipe, features)
     model.eval()
     has_square = labels == 1
     explanation = model.explain(images[has_square] / 255)
-    centres_px = (explanation.keypoints + 1) * 64
-    hit = ((centres_px - corners[has_square] - 6).abs() < 16).all(dim=-1).any(dim=-1).float().mean()
-    assert hit > 0.8
+    centres_px = (explanation.keypoints + 1) * 64  # from [-1, 1] in images of 128 pixels
+    hit_rate = (
+        # The square of 12 pixels has its centre in the crop of 32 pixels.
+        ((centres_px - corners[has_square] - 6).abs() < 16).all(dim=-1).any(dim=-1).float().mean()
+    )
+    assert hit_rate > 0.8

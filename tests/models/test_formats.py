@@ -14,9 +14,8 @@ from foveal.foundation.errors import UserError
 from foveal.foundation.model_files import CARD, CONFIG, FORMAT, WEIGHTS, weights_digest
 from foveal.models import build_model
 
-RUN = (
-    Path(__file__).parents[1] / "fixtures" / "run-format-1"
-)  # written by `foveal train` before format 2
+# A run folder written by `foveal train` before format 2.
+RUN = Path(__file__).parents[1] / "fixtures" / "run-format-1"
 IMAGES = (torch.arange(28 * 28).reshape(1, 1, 28, 28) % 97) / 97
 LOGITS = [-0.136823, 0.020851, 0.076775, 0.010029, -0.043800]  # from the version that wrote the run
 LOGITS += [0.149126, -0.110462, -0.005759, 0.012926, -0.197424]
@@ -27,7 +26,8 @@ def run(tmp_path):
     return Path(shutil.copytree(RUN, tmp_path / "run"))
 
 
-def change(path, **entries):
+def change_json(path, **entries):
+    """Set entries of a JSON file."""
     values = json.loads(path.read_text(encoding="utf-8")) | entries
     path.write_text(json.dumps(values), encoding="utf-8")
 
@@ -40,7 +40,7 @@ def test_a_run_of_format_1_gives_the_same_logits(run):
     assert (card["model"], card["weights_sha256"]) == ("tiny", weights_digest(run / WEIGHTS))
 
 
-def test_a_run_of_format_1_is_saved_in_the_current_format(run, tmp_path):
+def test_a_model_loaded_from_format_1_is_saved_in_the_current_format(run, tmp_path):
     model = foveal.load(run)
     for folder, save in ((tmp_path / "hub", model.save_pretrained), (run, model.save_weights)):
         save(folder)
@@ -53,11 +53,11 @@ def test_a_run_of_format_1_is_saved_in_the_current_format(run, tmp_path):
 @pytest.mark.parametrize("number", [FORMAT + 1, 0, -1, True, 1.0, "2", None, [2], 10**30])
 @pytest.mark.parametrize("file", [CONFIG, CARD])
 def test_an_unknown_format_is_a_one_line_error(run, file, number):
-    change(run / file, format=number)
-    with pytest.raises(UserError, match=f"expected format 1 to {FORMAT}") as refused:
+    change_json(run / file, format=number)
+    with pytest.raises(UserError, match=f"expected format 1 to {FORMAT}") as error:
         foveal.load(run)
-    assert f"Foveal {foveal.__version__}" in str(refused.value)
-    assert len(str(refused.value).splitlines()) == 1
+    assert f"Foveal {foveal.__version__}" in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", zoo.names())
@@ -67,7 +67,8 @@ def test_the_zoo_uses_the_current_format(name):
         assert values["format"] == FORMAT
 
 
-BY_PRESETS = {
+# For each preset: its settings, and by current prefix of the weight names, the prefix in format 2.
+PRESETS = {
     "high-res": (
         {"shrink": 2, "keypoints": 3, "patch_size": 8, "regions": 2, "tasks": ["a", "b"]},
         {"detector.fine.": "detector.", "detector.coarse.": "coarse.", "head.": ""},
@@ -84,17 +85,17 @@ BY_PRESETS = {
 }
 
 
-@pytest.mark.parametrize("name", BY_PRESETS)
-def test_a_format_2_run_of_a_preset_loads_into_its_parts(name, tmp_path):
-    settings, names = BY_PRESETS[name]
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_weights_of_a_format_2_run_of_a_preset_are_loaded_by_their_former_names(name, tmp_path):
+    settings, former_prefixes = PRESETS[name]
     torch.manual_seed(0)
     model = build_model({"name": name, **settings}).eval()
 
     def former_name(key):
         """Return the name of a weight in format 2, before presets consisted of parts."""
-        for now, before in names.items():
-            if key.startswith(now):
-                return before + key.removeprefix(now)
+        for current, former in former_prefixes.items():
+            if key.startswith(current):
+                return former + key.removeprefix(current)
         return key
 
     state = {former_name(key): value for key, value in model.state_dict().items()}

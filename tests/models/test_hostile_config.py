@@ -22,8 +22,8 @@ from foveal.models.weights import parameter_limit
 from foveal.training.recipe import load_recipe, parse_recipe, plain_name
 from foveal.training.sweeps.sweep import parse_space
 
-MISSING = object()
-NESTED: list = []
+MISSING = object()  # stands for the removal of a value
+NESTED: list = []  # a list in a list, 30 levels deep
 for _ in range(30):
     NESTED = [NESTED]
 VALUES = (
@@ -37,15 +37,15 @@ ONE_PER_FAMILY = (
 )
 
 
-def leaves(values, path=()):
+def value_paths(values, path=()):
     """Yield the path of each value in nested dicts and lists; only the first item of each list."""
     if path:
         yield path
     if isinstance(values, dict):
         for key, inner in values.items():
-            yield from leaves(inner, (*path, key))
+            yield from value_paths(inner, (*path, key))
     elif isinstance(values, list) and values:
-        yield from leaves(values[0], (*path, 0))
+        yield from value_paths(values[0], (*path, 0))
 
 
 def with_value(settings, path, value):
@@ -61,8 +61,8 @@ def with_value(settings, path, value):
     return settings
 
 
-def check_line(error):
-    """Check that an error is one short line."""
+def check_message(error):
+    """Check that the message of an error is one short line."""
     assert "\n" not in str(error)
     assert len(str(error)) < 2000
 
@@ -81,7 +81,7 @@ def test_any_value_in_a_config_gives_a_one_line_error_or_a_working_model(name, t
     folder = zoo.folder(name)
     (tmp_path / WEIGHTS).symlink_to(folder / WEIGHTS)
     settings = json.loads((folder / CONFIG).read_text())
-    paths = list(leaves(settings))
+    paths = list(value_paths(settings))
     # Each value is tried for a setting in only some of the models; all pairs would take minutes.
     start = ONE_PER_FAMILY.index(name)
     loaded = 0
@@ -94,8 +94,8 @@ def test_any_value_in_a_config_gives_a_one_line_error_or_a_working_model(name, t
                     check_prediction(zoo.load(tmp_path))
                 loaded += 1
             except UserError as error:
-                check_line(error)
-    assert loaded  # such as another size of images
+                check_message(error)
+    assert loaded  # some values are valid, such as another image size
 
 
 @pytest.mark.parametrize(
@@ -116,9 +116,9 @@ def test_a_malformed_config_is_a_one_line_error(text, tmp_path):
     (tmp_path / WEIGHTS).symlink_to(zoo.folder("mnist-cnn") / WEIGHTS)
     (tmp_path / CONFIG).write_text(text)
     for load in (zoo.load, SmallCNN.from_pretrained):
-        with pytest.raises(UserError) as caught:
+        with pytest.raises(UserError) as error:
             load(tmp_path)
-        check_line(caught.value)
+        check_message(error.value)
 
 
 @pytest.mark.parametrize(
@@ -159,20 +159,20 @@ OVERRIDES = (
 
 @pytest.mark.parametrize("override", OVERRIDES, ids=[text[:40] for text in OVERRIDES])
 def test_a_hostile_override_is_a_one_line_error(override):
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         load_recipe("mnist-focus", [override])
-    check_line(caught.value)
+    check_message(error.value)
 
 
 @pytest.mark.parametrize("name", ["mnist-focus", "mnist-attention", "mnist-saliency-vae"])
 def test_any_value_in_a_recipe_gives_a_one_line_error_or_a_recipe(name):
     recipe = load_recipe(name).to_dict()
-    for path in leaves(recipe):
+    for path in value_paths(recipe):
         for value in VALUES:
             try:
                 parse_recipe(with_value(recipe, path, value))
             except UserError as error:
-                check_line(error)
+                check_message(error)
 
 
 @pytest.mark.parametrize(
@@ -212,16 +212,16 @@ BILLION_LAUGHS = "a0: &a0 [x, x]\n" + "".join(
 def test_an_exploding_or_deeply_nested_recipe_is_a_one_line_error(text, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         load_recipe(path)
-    check_line(caught.value)
+    check_message(error.value)
 
 
 @pytest.mark.parametrize("choice", ["lr=&a 1, *a", "lr=" + "[" * 5000, "epochs=" + "9" * 5000])
 def test_hostile_choices_of_a_sweep_are_a_one_line_error(choice):
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         parse_space("mnist-5k-focus", [choice])
-    check_line(caught.value)
+    check_message(error.value)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_every_zoo_card_has_the_digest_of_its_weights(name):
 
 @pytest.fixture
 def run(tmp_path) -> Path:
-    """Return a run folder of a small model, with a card."""
+    """A run folder of a small model, with a card."""
     SmallCNN(widths=(4, 4)).save_weights(tmp_path)
     card = {"model": "mine", DIGEST: weights_digest(tmp_path / WEIGHTS)}
     (tmp_path / CARD).write_text(json.dumps(card))
@@ -265,9 +265,9 @@ def test_a_flipped_byte_in_the_weights_is_detected(run):
     weights[-3] ^= 1
     (run / WEIGHTS).write_bytes(weights)
     for load in (zoo.load, SmallCNN.from_pretrained):
-        with pytest.raises(UserError, match=r"corrupt, or were replaced.*SHA-256") as caught:
+        with pytest.raises(UserError, match=r"corrupt, or were replaced.*SHA-256") as error:
             load(run)
-        check_line(caught.value)
+        check_message(error.value)
 
 
 def test_saving_new_weights_removes_the_old_digest(run):
@@ -290,6 +290,7 @@ def test_non_finite_weights_are_refused(run, key, value):
 
 
 def header(text, length=None):
+    """Return the header of a safetensors file, which states its own length or the given length."""
     content = text.encode()
     return struct.pack("<Q", len(content) if length is None else length) + content
 
@@ -316,9 +317,9 @@ def test_a_hostile_weights_file_is_a_one_line_error(run, content):
     (run / CARD).unlink()
     (run / WEIGHTS).write_bytes(content)
     for load in (zoo.load, SmallCNN.from_pretrained):
-        with pytest.raises(UserError) as caught:
+        with pytest.raises(UserError) as error:
             load(run)
-        check_line(caught.value)
+        check_message(error.value)
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64, torch.uint8])
@@ -348,9 +349,9 @@ def test_weights_in_a_fifo_are_refused(run):
 def test_a_hostile_card_is_a_one_line_error(run, card):
     (run / CARD).write_text(card)
     for read in (zoo.card, zoo.load):
-        with pytest.raises(UserError) as caught:
+        with pytest.raises(UserError) as error:
             read(run)
-        check_line(caught.value)
+        check_message(error.value)
 
 
 def test_too_many_parameters_are_refused_before_allocation():
@@ -364,8 +365,10 @@ def test_too_many_parameters_are_refused_before_allocation():
         "except UserError:\n"
         "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 500_000  # kilobytes; the weights would take 600 GB
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert int(process.stdout) < 500_000  # kilobytes; the weights would take 600 GB
 
 
 def test_values_in_errors_are_short():
@@ -380,10 +383,8 @@ def test_a_model_of_an_impossible_size_is_refused():
 
 def test_the_parameter_limit_allows_for_layers_dropped_during_construction(tmp_path):
     pytest.importorskip("timm")
-    backbone = {
-        "name": "timm",
-        "model": "vgg11",
-    }  # 133 million parameters are built, 9 million kept
+    # timm builds 133 million parameters, of which the backbone keeps 9 million.
+    backbone = {"name": "timm", "model": "vgg11"}
     build_model({"name": "plain", "backbone": backbone}).save_weights(tmp_path)
     assert zoo.load(tmp_path).settings()["backbone"]["model"] == "vgg11"
 

@@ -1,4 +1,4 @@
-"""Local self-attention: comparison with direct loops over pixels, and properties."""
+"""Local self-attention: equality with loops over pixels, and properties of the weights."""
 
 import pytest
 import torch
@@ -17,16 +17,18 @@ from foveal.models.self_attention import SAN10, SANet
 
 
 def mirror(index, length):
-    """Return the index that an index past the border is mirrored to."""
+    """Return an index, mirrored at the border if it lies outside of `range(length)`."""
     index = abs(index)
     return 2 * (length - 1) - index if index >= length else index
 
 
 def clamp(index, length):
+    """Return the nearest index in `range(length)`."""
     return min(max(index, 0), length - 1)
 
 
 def offsets(side):
+    """Return the offsets (y, x) of the neighbours in a window, row by row."""
     reach = side // 2
     return [(y, x) for y in range(-reach, reach + 1) for x in range(-reach, reach + 1)]
 
@@ -87,15 +89,15 @@ def pairwise_weights(layer, features):
         pair = torch.empty(batch, here.shape[1] + 2, height, width, dtype=features.dtype)
         for y in range(height):
             for x in range(width):
-                v, u = mirror(y + dy, height), mirror(x + dx, width)
-                pair[:, :-2, y, x] = here[:, :, y, x] - there[:, :, v, u]
-                pair[:, -2:, y, x] = encoding[:, :, y, x] - encoding[:, :, v, u]
+                near_y, near_x = mirror(y + dy, height), mirror(x + dx, width)
+                pair[:, :-2, y, x] = here[:, :, y, x] - there[:, :, near_y, near_x]
+                pair[:, -2:, y, x] = encoding[:, :, y, x] - encoding[:, :, near_y, near_x]
         scores.append(layer.gamma(pair))
     return torch.stack(scores, dim=1).softmax(dim=1)
 
 
 def patchwise_weights(layer, features):
-    """Return the weights of equation 4 by loops: a linear map of each whole window."""
+    """Return the weights of equation 4 by loops over pixels, a linear map of each window."""
     here, there = layer.phi(features), layer.psi(features)
     batch, _, height, width = features.shape
     scores = torch.empty(batch, layer.groups, height, width, dtype=features.dtype)
@@ -104,23 +106,23 @@ def patchwise_weights(layer, features):
         for x in range(width):
             total = here[:, :, y, x] @ layer.here.weight[:, :, 0, 0].T
             for number, (dy, dx) in enumerate(offsets(layer.side)):
-                window = there[:, :, mirror(y + dy, height), mirror(x + dx, width)]
-                total = total + window @ kernel[:, :, number].T
+                neighbour = there[:, :, mirror(y + dy, height), mirror(x + dx, width)]
+                total = total + neighbour @ kernel[:, :, number].T
             scores[:, :, y, x] = total
     return layer.gamma(scores).unflatten(1, (layer.side**2, layer.groups))
 
 
 @pytest.mark.parametrize("side", [3, 5])
 @pytest.mark.parametrize(
-    ("kind", "by_loops"),
+    ("operator", "weights_by_loops"),
     [(PairwiseAttention, pairwise_weights), (PatchwiseAttention, patchwise_weights)],
 )
-def test_each_operator_equals_a_direct_loop_over_pixels(kind, by_loops, side):
+def test_each_operator_equals_a_direct_loop_over_pixels(operator, weights_by_loops, side):
     torch.manual_seed(0)
-    layer = kind(6, 2 * GROUP_SIZE, 4, side).double().eval()
+    layer = operator(6, 2 * GROUP_SIZE, 4, side).double().eval()
     features = torch.randn(2, 6, 4, 5, dtype=torch.float64)
     output, weights = layer(features)
-    expected = by_loops(layer, features)
+    expected = weights_by_loops(layer, features)
     torch.testing.assert_close(weights, expected)
     torch.testing.assert_close(output, weighted_sum(layer.beta(features), expected, side))
 

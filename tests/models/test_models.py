@@ -55,30 +55,34 @@ LEARNED = ("heatmap", "regression", "reconstruction")
 
 
 def focus(detector, keypoints=3, patch_size=5, channels=GREY, **options):
-    settings = {"name": detector, "keypoints": keypoints}
+    """Return the settings of a focus model with a detector of a given name."""
+    detector_settings = {"name": detector, "keypoints": keypoints}
     if detector in LEARNED:
-        settings["in_channels"] = channels["in_channels"]
-    return {"name": "focus", "detector": settings, "patch_size": patch_size, **channels, **options}
+        detector_settings["in_channels"] = channels["in_channels"]
+    settings = {"name": "focus", "detector": detector_settings, "patch_size": patch_size}
+    return {**settings, **channels, **options}
 
 
 def reconstructor(decoder, channels=GREY, size=(28, 28)):
-    settings = {"name": "reconstruction", "keypoints": 3, "in_channels": channels["in_channels"]}
-    decoder_settings = {"name": decoder, "in_channels": channels["in_channels"]}
+    """Return the settings of a reconstructor with a decoder of a given name."""
+    in_channels = channels["in_channels"]
+    detector_settings = {"name": "reconstruction", "keypoints": 3, "in_channels": in_channels}
+    decoder_settings = {"name": decoder, "in_channels": in_channels}
     if decoder != "conv":
         decoder_settings |= {"keypoints": 3, "patch_size": 5, "size": size}
     return {
         "name": "reconstructor",
-        "detector": settings,
+        "detector": detector_settings,
         "decoder": decoder_settings,
         "patch_size": 5,
         **channels,
     }
 
 
-# Detectors that are trained through a head of their own.
-WITH_OWN_HEADS = ("glimpse", "high-res", "crops")
+# Detectors of models with special heads, which `focus` does not build.
+WITH_SPECIAL_HEADS = ("glimpse", "high-res", "crops")
 SETTINGS = {
-    **{f"focus-{kind}": focus(kind) for kind in DETECTORS if kind not in WITH_OWN_HEADS},
+    **{f"focus-{kind}": focus(kind) for kind in DETECTORS if kind not in WITH_SPECIAL_HEADS},
     "focus-one-wide-colour": focus("heatmap", keypoints=1, patch_size=8, channels=COLOUR),
     "focus-corners-colour": focus("harris", patch_size=8, channels=COLOUR),
     "focus-as-a-set": focus("harris", mix="attention", encoder="conv", hidden=[16, 8]),
@@ -99,14 +103,14 @@ SETTINGS = {
         "encoder": "conv",
         "inputs": COLOUR["inputs"],
     },
-    "glimpse-of-parts-of-pixels": {
+    "glimpse-fractional-shrink": {
         "name": "glimpse",
         "backbone": {**VGG, "in_channels": 1},
         "shrink": 1.75,
         "inputs": GREY["inputs"],
     },
     "high-res": {**HIGH_RES, **GREY},
-    "high-res-colour-by-regions": {**HIGH_RES, "thumbnail_side": 4, "regions": 2, **COLOUR},
+    "high-res-colour-with-regions": {**HIGH_RES, "thumbnail_side": 4, "regions": 2, **COLOUR},
     "crops": {
         "name": "crops",
         "backbone": {"name": "efficientnet-lite0", "depth": 2},
@@ -183,9 +187,9 @@ EXPORTED = [
 ]
 EXPORTED += ["published-attention", "published-focus", "published-zoom"]
 EXPORTED += ["attention-grey-independent", "san-pairwise", "san-patchwise-grey"]
-# torch's transformer layers use a fused path without gradients, which rounds differently.
+# Models with torch's transformer layers, whose fused path without gradients rounds differently.
 FUSED = {"focus-as-a-set"}
-# Their gradient is always zero: a softmax over locations ignores an added constant.
+# Parameters whose gradient is always zero: a softmax over locations ignores an added constant.
 ZERO_GRADIENT = {"detector.heatmaps.bias"}
 
 
@@ -202,14 +206,17 @@ def pictures(model, batch=3, size=(28, 28), seed=0):
 
 
 def output_shape(model, images):
+    """Return the shape of a model's output: rebuilt images or logits."""
     return images.shape if Ability.REBUILT in model.abilities else (len(images), 10)
 
 
 def output_of(explanation):
+    """Return the logits or, for a reconstructor, the rebuilt images."""
     return explanation.logits if explanation.rebuilt is None else explanation.rebuilt
 
 
 def loss_of(output, images):
+    """Return a loss of rebuilt images (B, C, H, W) or of logits (B, classes)."""
     if output.ndim == 4:
         return F.mse_loss(output, images)
     return F.cross_entropy(output, torch.arange(len(images), device=output.device))
@@ -256,13 +263,13 @@ def test_a_gradient_reaches_every_parameter(key):
     model = make_model(key).train()
     images = pictures(model, 6, (24, 28))
     loss_of(model(images), images).backward()
-    learned = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    without_gradient = {n for n, p in learned if p.grad is None or not p.grad.any()}
+    trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    without_gradient = {n for n, p in trainable if p.grad is None or not p.grad.any()}
     assert without_gradient <= ZERO_GRADIENT
 
 
 @pytest.mark.parametrize("key", SETTINGS)
-def test_an_explanation_has_exactly_the_output_of_forward(key):
+def test_an_explanation_holds_exactly_the_output_of_forward(key):
     model = make_model(key)
     images = pictures(model)
     explanation = model.explain(images)
@@ -284,7 +291,7 @@ def test_explaining_leaves_the_model_unchanged(key):
     assert all(module.training for module in model.modules())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     parts = list(model.modules())
-    for number, module in enumerate(parts):  # some parts frozen, some not
+    for number, module in enumerate(parts):  # every other part is in training mode
         module.training = number % 2 == 1
     model.explain(pictures(model))
     assert [module.training for module in parts] == [n % 2 == 1 for n in range(len(parts))]
@@ -294,28 +301,28 @@ def test_explaining_leaves_the_model_unchanged(key):
 
 
 def test_explaining_calls_an_overridden_train_of_submodules():
-    class Merging(torch.nn.Linear):
-        merged = False  # low-rank adapters are merged in evaluation mode only
+    class Adapter(torch.nn.Linear):
+        """A low-rank adapter, whose weights are merged in evaluation mode only."""
+
+        is_merged = False
 
         def train(self, mode=True):
-            self.merged = not mode
+            self.is_merged = not mode
             return super().train(mode)
 
     model = make_model("focus-heatmap")
-    model.detector.adapter = Merging(2, 2)
+    model.detector.adapter = Adapter(2, 2)
     for mode in (True, False):
         model.train(mode)
-        model.detector.adapter.merged = (
-            False  # as after a change of weights, which evaluation mode merges
-        )
+        model.detector.adapter.is_merged = False  # as if the weights had been changed
         states = []
         hook = model.detector.register_forward_pre_hook(
-            lambda module, _, states=states: states.append(module.adapter.merged)
+            lambda module, _, states=states: states.append(module.adapter.is_merged)
         )
         model.explain(pictures(model))
         hook.remove()
         assert states == [True]
-        assert model.detector.adapter.merged is not mode
+        assert model.detector.adapter.is_merged is not mode
 
 
 @pytest.mark.parametrize("batch_size", [2, 256])
@@ -420,11 +427,13 @@ def test_half_precision_shows_exactly_the_pixels_that_were_read(precision):
     explanation = model.explain(images)
     expected = slice_patches(explanation.images, explanation.keypoints, explanation.patch_size)
     torch.testing.assert_close(explanation.patches, expected, atol=0.01, rtol=0.01)
-    assert torch.equal(explanation.evidence.sum((1, 2)) <= 75, torch.tensor([True, True]))
-    corners = [(k["left_px"], k["top_px"]) for k in explanation.to_dicts()[0]["keypoints"]]
+    assert (explanation.evidence.sum((1, 2)) <= 3 * 5**2).all()
+    corners = [
+        (point["left_px"], point["top_px"]) for point in explanation.to_dicts()[0]["keypoints"]
+    ]
     for (left, top), patch in zip(corners, explanation.patches[0], strict=True):
-        cut = explanation.images[0, :, top : top + 5, left : left + 5]
-        torch.testing.assert_close(cut, patch, atol=0.01, rtol=0.01)
+        region = explanation.images[0, :, top : top + 5, left : left + 5]
+        torch.testing.assert_close(region, patch, atol=0.01, rtol=0.01)
 
 
 @pytest.mark.parametrize("key", SETTINGS)
@@ -443,8 +452,8 @@ def test_saved_and_loaded_models_are_identical(key, tmp_path, capfd):
     assert loaded.inputs == rebuilt.inputs == model.inputs
     assert config["name"] == model_name(model)
     assert model_type(SETTINGS[key]["name"]) is type(model)
-    for again in (loaded, rebuilt, copy.deepcopy(model)):
-        assert json.loads(json.dumps(again.settings())) == config
+    for duplicate in (loaded, rebuilt, copy.deepcopy(model)):
+        assert json.loads(json.dumps(duplicate.settings())) == config
 
 
 def test_save_weights_writes_a_loadable_model(tmp_path):
@@ -492,12 +501,12 @@ def test_keypoints_are_in_range_and_patches_are_cut_there(key):
 
 
 @pytest.mark.parametrize("key", [key for key in FOCUS if key not in GLIMPSES])
-@pytest.mark.parametrize("learning", [False, True])
-def test_pixels_outside_the_evidence_do_not_affect_logits_at_fixed_keypoints(key, learning):
-    model = make_model(key).requires_grad_(learning)
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_pixels_outside_the_evidence_do_not_affect_logits_at_fixed_keypoints(key, requires_grad):
+    model = make_model(key).requires_grad_(requires_grad)
     images = pictures(model)
     explanation = model.explain(images)
-    keypoints = explanation.keypoints.clone().requires_grad_(learning)
+    keypoints = explanation.keypoints.clone().requires_grad_(requires_grad)
     logits = model.classify_at(images, keypoints, explanation.scales)
     torch.testing.assert_close(logits, explanation.logits)
     for noise in (torch.rand_like(images), torch.zeros_like(images), torch.ones_like(images)):
@@ -508,21 +517,22 @@ def test_pixels_outside_the_evidence_do_not_affect_logits_at_fixed_keypoints(key
 
 
 @pytest.mark.parametrize("key", GLIMPSES)
-def test_a_thumbnail_holds_the_means_of_squares(key):
+def test_each_pixel_of_a_thumbnail_is_the_mean_of_a_square(key):
     model = make_model(key)
     images = pictures(model)
-    quarters = F.interpolate(images, scale_factor=4, mode="nearest")
-    means = F.avg_pool2d(quarters, round(4 * model.detector.shrink))
+    # In the image enlarged four times, the side of a square is an integer even if shrink is 1.75.
+    enlarged = F.interpolate(images, scale_factor=4, mode="nearest")
+    means = F.avg_pool2d(enlarged, round(4 * model.detector.shrink))
     torch.testing.assert_close(model.explain(images).thumbnail, means)
 
 
 @pytest.mark.parametrize(
-    ("side", "shrink", "means"), [(32, 1.7777, 18), (28, 2.8, 10), (9, 2.5, 3)]
+    ("side", "shrink", "thumbnail_side"), [(32, 1.7777, 18), (28, 2.8, 10), (9, 2.5, 3)]
 )
-def test_a_thumbnail_has_one_pixel_per_complete_square(side, shrink, means):
+def test_a_thumbnail_has_one_pixel_per_complete_square(side, shrink, thumbnail_side):
     model = build_model({"name": "glimpse", "backbone": {**VGG, "whiten": 0}, "shrink": shrink})
     thumbnail = model.detector.thumbnail(WholeView(torch.ones(1, 3, side, side)))
-    torch.testing.assert_close(thumbnail, torch.ones(1, 3, means, means))
+    torch.testing.assert_close(thumbnail, torch.ones(1, 3, thumbnail_side, thumbnail_side))
 
 
 @pytest.mark.parametrize("key", [key for key in GLIMPSES if SETTINGS[key].get("shrink") != 1.75])
@@ -532,19 +542,19 @@ def test_a_glimpse_depends_only_on_its_thumbnail_and_patches(key):
     explanation = model.explain(images)
     means = F.avg_pool2d(images, model.detector.shrink)
     squares = F.interpolate(means, scale_factor=model.detector.shrink, mode="nearest")
-    hidden = F.max_pool2d(
-        explanation.evidence[:, None].float(), model.detector.shrink
-    )  # squares that patches touch
-    hidden = F.interpolate(hidden, scale_factor=model.detector.shrink, mode="nearest") == 0
+    touched = F.max_pool2d(explanation.evidence[:, None].float(), model.detector.shrink)
+    # Squares that no patch touches: the model reads only their means.
+    hidden = F.interpolate(touched, scale_factor=model.detector.shrink, mode="nearest") == 0
     assert hidden.any()
     changed = torch.where(hidden, squares, images)
     assert not torch.allclose(changed, images)
     after = model.explain(changed)
     torch.testing.assert_close(after.logits, explanation.logits)
     torch.testing.assert_close(after.keypoints, explanation.keypoints)
-    patch, thumbnail = model.patch_size**2, means[0, 0].numel()
-    assert (explanation.evidence_fraction * 28**2 <= 3 * patch + thumbnail + 1e-3).all()
-    assert (explanation.evidence_fraction * 28**2 > patch + thumbnail - 1e-3).all()
+    patch_px, thumbnail_px = model.patch_size**2, means[0, 0].numel()
+    evidence_px = explanation.evidence_fraction * 28**2
+    assert (evidence_px <= 3 * patch_px + thumbnail_px + 1e-3).all()
+    assert (evidence_px > patch_px + thumbnail_px - 1e-3).all()
     figures = evaluate(model, ImageSet("made", "test", (images * 255).byte(), torch.arange(3), ()))
     assert figures["evidence_fraction"] == pytest.approx(
         float(explanation.evidence_fraction.mean())
@@ -610,11 +620,11 @@ def test_onnx_gives_the_same_results_for_any_batch_size(key):
                 assert actual_value == expected_value
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_explain_refuses_non_finite_pixels_but_forward_accepts_them(bad):
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_explain_refuses_non_finite_pixels_but_forward_accepts_them(value):
     model = SmallCNN(num_classes=3).eval()
     images = torch.rand(2, 1, 28, 28)
-    images[1, 0, 3, 4] = bad
+    images[1, 0, 3, 4] = value
     with pytest.raises(ValueError, match="images hold NaN or infinity"):
         model.explain(images)
     assert model(images).shape == (2, 3)
@@ -634,7 +644,7 @@ def test_explain_warns_of_images_unlike_the_training_images():
         ({"name": "focuss"}, "Unknown model 'focuss'. Did you mean 'focus'"),
         ({"patch_size": 5}, "Unknown model 'None'"),
         ({"name": "cnn", "num_clases": 3}, "Did you mean 'num_classes'"),
-        ({"name": "zoom", "inputs": {"means": [0.5]}}, "inputs 'means'. Did you mean 'mean'"),
+        ({"name": "zoom", "inputs": {"means": [0.5]}}, "no setting 'means'. Did you mean 'mean'"),
         ({"name": "focus"}, "needs a setting for: detector"),
         ({"name": "focus", "detector": {"name": "haris", "keypoints": 1}}, "mean 'harris'"),
         ({"name": "cnn", "inputs": {"mean": [0.1, 0.2]}}, r"Expected 1 numbers in inputs\.mean"),
@@ -672,12 +682,12 @@ def test_damaged_or_mismatched_weights_are_user_errors(tmp_path):
     model = SmallCNN()
     model.save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[: len(whole) // 2])
+    content = weights.read_bytes()
+    weights.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match="corrupt"):
         SmallCNN.from_pretrained(tmp_path)
     SmallCNN(num_classes=3).save_pretrained(tmp_path / "other")
-    (tmp_path / "other" / "model.safetensors").write_bytes(whole)
+    (tmp_path / "other" / "model.safetensors").write_bytes(content)
     with pytest.raises(UserError, match="size mismatch"):
         SmallCNN.from_pretrained(tmp_path / "other")
 

@@ -1,4 +1,4 @@
-"""Pins: unchanged outputs of five small zoo models for fixed inputs."""
+"""Pins: stored outputs of five small zoo models for fixed inputs, which must not change."""
 
 import copy
 import json
@@ -17,15 +17,15 @@ TOLERANCE = 1e-4  # processors other than the one that wrote the pins round diff
 
 def test_five_models_match_their_pins():
     command = [sys.executable, "tools/pin.py", PINS, *PINNED, "--check", "--tolerance", TOLERANCE]
-    done = subprocess.run(
+    process = subprocess.run(
         [str(word) for word in command], cwd=ROOT, capture_output=True, text=True, timeout=600
     )
-    assert done.returncode == 0, done.stderr
-    assert "5 models are as pinned" in done.stdout
+    assert process.returncode == 0, process.stderr
+    assert "5 models are as pinned" in process.stdout
 
 
 @pytest.mark.parametrize(
-    ("part", "tensor", "change", "reason"),
+    ("runtime", "tensor", "change", "reason"),
     [
         ("torch", "logits", lambda values: [value + 0.001 for value in values], "differs by 1.0e"),
         ("torch-wide", "keypoints", lambda values: [*values[:-1], 0.5], "differs by"),
@@ -33,14 +33,14 @@ def test_five_models_match_their_pins():
         ("onnx", "logits", lambda values: values[1:], "differs in shape"),
     ],
 )
-def test_a_different_output_is_reported(part, tensor, change, reason):
+def test_a_different_output_is_reported(runtime, tensor, change, reason):
     differences = runpy.run_path(str(ROOT / "tools" / "pin.py"))["differences"]
     before, after = PINNED["mnist-focus"], copy.deepcopy(PINNED["mnist-focus"])
     assert differences("mnist-focus", before, after, {"torch": TOLERANCE, "onnx": TOLERANCE}) == []
-    changed = after[part][tensor]
-    values = change(changed["values"])
-    after[part][tensor] = {"values": values, "sha256": "another", "shape": [len(values)]}
-    if len(values) == len(changed["values"]):
-        after[part][tensor]["shape"] = changed["shape"]
+    pin = after[runtime][tensor]
+    values = change(pin["values"])
+    after[runtime][tensor] = {"values": values, "sha256": "another", "shape": [len(values)]}
+    if len(values) == len(pin["values"]):
+        after[runtime][tensor]["shape"] = pin["shape"]
     (line,) = differences("mnist-focus", before, after, {"torch": TOLERANCE, "onnx": TOLERANCE})
-    assert line.startswith(f"mnist-focus {part} {tensor}: {reason}")
+    assert line.startswith(f"mnist-focus {runtime} {tensor}: {reason}")

@@ -11,7 +11,8 @@ from foveal.training import load_recipe, train
 from foveal.training.options import PRECISIONS
 from photo_folders import write_noise
 
-# A recipe for each family, with overrides that make it small. No recipe trains a VGG-16.
+# A recipe for each family, with overrides that make it small. No recipe trains a VGG-16, which
+# `recipe_of` substitutes for the model of mnist-cnn.
 FAMILIES = {
     "focus": ["mnist-focus", "model.width=8"],
     "focus, honest": ["mnist-focus", "model.width=8", "honesty.adversary=1", "honesty.swap=1"],
@@ -53,14 +54,15 @@ def data(tmp_path_factory):
 
 
 def recipe_of(family):
-    name, *changes = FAMILIES[family]
-    recipe = load_recipe(name, [*changes, "epochs=1", "batch_size=8", "recalibrate=0"])
+    """Return the small recipe of a model family, for one epoch."""
+    name, *overrides = FAMILIES[family]
+    recipe = load_recipe(name, [*overrides, "epochs=1", "batch_size=8", "recalibrate=0"])
     return replace(recipe, model={"name": "vgg16"}) if family == "vgg16" else recipe
 
 
 def test_every_family_is_covered():
     names = {recipe_of(family).model["name"] for family in FAMILIES}
-    assert set(MODELS) - names == {"focus-net"}  # built by the presets
+    assert set(MODELS) - names == {"focus-net"}  # the model that the presets build
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -1,4 +1,4 @@
-"""The published models: sizes and known defects of the original code."""
+"""The published models, which reproduce the sizes and the known defects of the original code."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def test_parameter_counts_on_mnist_equal_the_original(kind, count):
     assert sum(parameter.numel() for parameter in model.parameters()) == count
 
 
-def test_focus_needs_1_1_million_multiplications_as_the_original(images):
+def test_the_focus_model_needs_1_1_million_multiply_adds_like_the_original(images):
     with FlopCounterMode(display=False) as counter:
         presets.published("focus").eval()(images[:1])
     assert counter.get_total_flops() / 2 == pytest.approx(1.1e6, rel=0.01)
@@ -33,19 +33,19 @@ def test_focus_needs_1_1_million_multiplications_as_the_original(images):
 @pytest.mark.parametrize(
     ("kind", "span_px"), [("focus", 10 * 27 / 28), ("corners", 10 * 27 / 28), ("zoom", 27)]
 )
-def test_the_scale_reflects_that_five_points_span_more_than_five_pixels(kind, span_px, images):
+def test_the_points_of_a_patch_span_more_pixels_than_there_are_points(kind, span_px, images):
     explanation = presets.published(kind).explain(images)
     assert explanation.patch_size == 5
     torch.testing.assert_close(explanation.scales, torch.full((4, 3), span_px / 4))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(("kind", "half"), [("focus", 10 / 28), ("zoom", 1.0)])
-def test_patches_equal_grid_sample_with_aligned_corners(kind, half, channels):
+@pytest.mark.parametrize(("kind", "half_extent"), [("focus", 10 / 28), ("zoom", 1.0)])
+def test_patches_equal_grid_sample_with_aligned_corners(kind, half_extent, channels):
     images = torch.rand(2, channels, 28, 28)
     model = presets.published(kind, in_channels=channels).eval()
     keypoints = model.detector.layers(images).reshape(2, 3, 1, 1, 2).clamp(-1, 1)
-    steps = torch.linspace(-half, half, 5)
+    steps = torch.linspace(-half_extent, half_extent, 5)
     offsets = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1)
     grid = (keypoints + offsets).reshape(6, 5, 5, 2)
     expected = F.grid_sample(images.repeat_interleave(3, 0), grid, align_corners=True)
@@ -57,7 +57,7 @@ def test_a_keypoint_past_the_border_gets_no_gradient(images):
     model = presets.published("focus")
     last = model.detector.layers[-1]
     with torch.no_grad():
-        last.bias.fill_(3.0)
+        last.bias.fill_(3.0)  # moves all keypoints past the border
     model(images).square().sum().backward()
     assert not last.weight.grad.any()
     with torch.no_grad():
@@ -67,7 +67,7 @@ def test_a_keypoint_past_the_border_gets_no_gradient(images):
     assert last.weight.grad.any()
 
 
-def test_corners_are_read_transposed():
+def test_published_corners_have_x_and_y_swapped():
     images = torch.zeros(1, 1, 40, 40)
     images[..., 9:, 30:] = 1  # its corner is at x = 30, y = 9
     transposed = to_px(
@@ -90,15 +90,19 @@ def test_all_keypoints_lie_on_one_corner():
 def test_the_detector_ignores_the_position_of_its_input(images):
     model = presets.published("focus")
     blob = torch.rand(1, 1, 8, 8)
-    here, there = (F.pad(blob, (x, 20 - x, y, 20 - y)) for x, y in [(6, 6), (12, 14)])
-    torch.testing.assert_close(model.locate(WholeView(here)).xy, model.locate(WholeView(there)).xy)
+    image, shifted_image = (F.pad(blob, (x, 20 - x, y, 20 - y)) for x, y in [(6, 6), (12, 14)])
+    torch.testing.assert_close(
+        model.locate(WholeView(image)).xy, model.locate(WholeView(shifted_image)).xy
+    )
 
 
 def test_the_logits_do_not_depend_on_the_position_of_patches():
     images = torch.full((1, 1, 28, 28), 0.5)
     model = presets.published("focus").eval()
-    a, b = torch.full((1, 3, 2), -0.2), torch.full((1, 3, 2), 0.3)
-    torch.testing.assert_close(model.classify_at(images, a), model.classify_at(images, b))
+    keypoints, shifted = torch.full((1, 3, 2), -0.2), torch.full((1, 3, 2), 0.3)
+    torch.testing.assert_close(
+        model.classify_at(images, keypoints), model.classify_at(images, shifted)
+    )
 
 
 def test_unknown_kind_and_single_point_patches_are_refused():

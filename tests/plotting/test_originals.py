@@ -1,4 +1,7 @@
-"""Explanations drawn on the original photographs at their own resolution."""
+"""Explanations drawn on the original photographs, at the resolution of these.
+
+An original is a photograph before it was resized to the size that the model reads.
+"""
 
 import io
 import json
@@ -7,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from foveal import plotting
 from foveal.backbones import EfficientNetLite, VGGBackbone
@@ -40,6 +43,7 @@ def picture(height, width, seed=0, channels=3):
 
 
 def write_photo(path, height, width, channels=3, **options):
+    """Write a photograph; return its path."""
     Image.fromarray(picture(height, width, channels=channels)).save(path, **options)
     return path
 
@@ -58,34 +62,28 @@ def explanation_with_originals(heights, size=(28, 28)):
 
 
 def heights(explanation):
+    """Return the heights of the originals of an explanation."""
     return [original.shape[1] for original in explanation.originals]
 
 
-def test_originals_follow_their_images():
+def test_selecting_images_selects_their_originals():
     explanation = explanation_with_originals([30, 31, 32, 33, 34])
     assert heights(explanation[3]) == [33]
     assert heights(explanation[-2:]) == [33, 34]
     assert heights(explanation[[4, 0]]) == [34, 30]
     assert heights(explanation[explanation.predictions >= 0]) == heights(explanation)
     assert [heights(part) for part in explanation] == [[30], [31], [32], [33], [34]]
-    assert heights(Explanation.concatenate([explanation, explanation[:2]])) == [
-        30,
-        31,
-        32,
-        33,
-        34,
-        30,
-        31,
-    ]
+    joined = Explanation.concatenate([explanation, explanation[:2]])
+    assert heights(joined) == [30, 31, 32, 33, 34, 30, 31]
     assert explanation.to_dicts() == replace(explanation, originals=()).to_dicts()
 
 
-def test_originals_are_one_per_image_or_none():
+def test_an_explanation_has_one_original_per_image_or_none():
     explanation = explanation_with_originals([30] * 5)
     assert replace(explanation, originals=()).originals == ()
-    for wrong in (explanation.originals[:1], explanation.originals * 2):
+    for wrong_number in (explanation.originals[:1], explanation.originals * 2):
         with pytest.raises(ValueError, match="Expected 5 originals, one per image, or none"):
-            replace(explanation, originals=wrong)
+            replace(explanation, originals=wrong_number)
     with pytest.raises(ValueError, match="Expected 6 originals"):
         Explanation.concatenate([explanation, replace(explanation[0], originals=())])
 
@@ -97,7 +95,7 @@ def bottom_image(axes):
 
 
 @pytest.mark.parametrize("shape", [(400, 600), (600, 300), (28, 28), (30, 29)])
-def test_frames_use_model_pixels_and_the_proportions_of_the_photo(shape):
+def test_frames_are_in_model_pixels_and_axes_have_the_aspect_ratio_of_the_photo(shape):
     original = torch.rand(3, *shape)
     explanation = replace(focus().explain(torch.rand(1, 3, 28, 28)), originals=(original,))
     axes = explanation.figure().subfigs[0].axes[0]
@@ -120,10 +118,9 @@ def test_maps_cover_the_whole_photo(method):
     axes_with_map = [axes for axes in figure.axes if len(axes.images) == 2]
     assert len(axes_with_map) == (3 if method == "model" else 1)
     for axes in axes_with_map:
-        photo_image, map_ = axes.images
-        assert (
-            tuple(photo_image.get_extent()) == tuple(map_.get_extent()) == (-0.5, 47.5, 31.5, -0.5)
-        )
+        photo_image, map_image = axes.images
+        for image in (photo_image, map_image):
+            assert tuple(image.get_extent()) == (-0.5, 47.5, 31.5, -0.5)
         assert photo_image.get_array().shape[:2] == (200, 500)
         assert axes.get_aspect() == pytest.approx((200 / 32) / (500 / 48))
 
@@ -166,10 +163,10 @@ def test_drawing_of_small_images_is_unchanged():
     assert axes.images[0].get_interpolation() == "nearest"
     assert axes.get_aspect() == 1
     with_original = replace(explanation, originals=(image[0],)).figure()
-    files = [io.BytesIO(), io.BytesIO()]
-    for figure_to_save, file in zip((figure, with_original), files, strict=True):
-        figure_to_save.savefig(file, metadata={"Software": None})
-    assert files[0].getvalue() == files[1].getvalue()
+    file, file_with_original = io.BytesIO(), io.BytesIO()
+    figure.savefig(file, metadata={"Software": None})
+    with_original.savefig(file_with_original, metadata={"Software": None})
+    assert file.getvalue() == file_with_original.getvalue()
 
 
 @pytest.mark.parametrize("shape", [(1, 3000), (3000, 1)])
@@ -183,7 +180,7 @@ def test_narrow_strip_is_drawn_at_a_visible_width(shape):
     assert max(box.width, box.height) / min(box.width, box.height) == pytest.approx(8, rel=0.01)
 
 
-def test_reconstructed_image_has_the_proportions_of_its_photo():
+def test_reconstructed_image_has_the_aspect_ratio_of_its_photo():
     torch.manual_seed(0)
     model = presets.reconstructor(ReconstructionDetector(3), ConvDecoder(1)).eval()
     explanation = replace(
@@ -220,9 +217,8 @@ def test_gallery_of_an_explanation_equals_that_of_its_images():
 
 def test_map_cells_are_detected_and_interpolated_between_their_centres():
     values = torch.tensor([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]])
-    heat = values.repeat_interleave(8, 0).repeat_interleave(8, 1)[
-        :, :21
-    ]  # the last column of cells is cut off
+    heat = values.repeat_interleave(8, 0).repeat_interleave(8, 1)
+    heat = heat[:, :21]  # the last column of cells is cut off
     cells = cells_of(heat)
     assert torch.equal(cells.values, values)
     smoothed = smooth(heat)
@@ -257,14 +253,16 @@ def test_contributions_are_interpolated_over_a_photo_with_their_number_in_the_ti
     assert abs(values).max() <= axes.images[1].get_clim()[1]
 
 
-# Reading: one decode for model and picture, without any change to the input of the model.
+# Reading: a file is decoded once for the model and the picture, and the input of the model is the
+# same as without a picture.
 
 SIZES = [None, (28, 28), (60, 40), ShortSide(64), ShortSide(224)]
 
 
 def exif_options(orientation):
+    """Return options of `Image.save` that store an orientation, such as 6 for a quarter turn."""
     exif = Image.Exif()
-    exif[0x0112] = orientation
+    exif[ExifTags.Base.Orientation] = orientation
     return {"exif": exif.tobytes()}
 
 
@@ -285,32 +283,32 @@ def test_model_input_is_the_same_with_and_without_a_picture(
     tmp_path, size, channels, name, options
 ):
     path = write_photo(tmp_path / name, 900, 1300, **options)
-    result, original = read_pictured(path, size=size, channels=channels, longest=700)
+    result, original = read_pictured(path, size=size, channels=channels, max_side=700)
     expected = read_noted(path, size=size, channels=channels)
     assert torch.equal(result.image, expected.image)
-    assert result[1:] == expected[1:]
+    assert result[1:] == expected[1:]  # all fields except the image
     height, width = expected.size
     assert tuple(original.shape) == (3, round(height * 700 / 1300), round(width * 700 / 1300))
 
 
 def test_picture_of_a_small_photo_is_the_photo_itself(tmp_path):
     path = write_photo(tmp_path / "a.jpg", 300, 200, **exif_options(6))
-    _, original = read_pictured(path, size=(28, 28), channels=1, longest=MAX_SIDE_PX)
+    _, original = read_pictured(path, size=(28, 28), channels=1, max_side=MAX_SIDE_PX)
     assert torch.equal(original, read_noted(path).image)
     grey = write_photo(tmp_path / "grey.png", 30, 20, channels=1)
-    assert read_pictured(grey, size=None, channels=3, longest=99)[1].shape == (1, 30, 20)
+    assert read_pictured(grey, size=None, channels=3, max_side=99)[1].shape == (1, 30, 20)
 
 
 def test_large_photo_is_read_shrunk_by_area_means(tmp_path):
     path = tmp_path / "stripes.png"
     Image.fromarray(np.tile(np.uint8([[0, 255]]), (40, 800))).save(path)
-    _, original = read_pictured(path, size=(28, 28), channels=1, longest=800)
+    _, original = read_pictured(path, size=(28, 28), channels=1, max_side=800)
     assert tuple(original.shape) == (1, 20, 800)
     assert (original.int() - 127).abs().max() <= 1
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "decodes"),
+    ("name", "size", "decode_count"),
     [
         ("a.png", (28, 28), 1),
         ("a.jpg", (28, 28), 2),  # coarsely for the model, finely for the picture
@@ -319,23 +317,23 @@ def test_large_photo_is_read_shrunk_by_area_means(tmp_path):
     ],
 )
 def test_photo_is_decoded_once_if_one_decode_is_fine_enough(
-    tmp_path, monkeypatch, name, size, decodes
+    tmp_path, monkeypatch, name, size, decode_count
 ):
     path = write_photo(tmp_path / name, 600, 800)
     calls = []
-    original = decode._decode
+    original_decode = decode._decode
     monkeypatch.setattr(
-        decode, "_decode", lambda *arguments: calls.append(1) or original(*arguments)
+        decode, "_decode", lambda *arguments: calls.append(1) or original_decode(*arguments)
     )
-    read_pictured(path, size=size, channels=3, longest=MAX_SIDE_PX)
-    assert len(calls) == decodes
+    read_pictured(path, size=size, channels=3, max_side=MAX_SIDE_PX)
+    assert len(calls) == decode_count
 
 
 # Explaining files.
 
 
 def models():
-    """Return one model per family, by name."""
+    """Return an untrained model of each family, by name."""
     torch.manual_seed(0)
     return {
         "focus": focus(),
@@ -373,8 +371,8 @@ CASES = [
 
 
 @pytest.fixture
-def saved(tmp_path, monkeypatch):
-    """The explanations of which pictures would be written, in order; none is written."""
+def saved_explanations(tmp_path, monkeypatch):
+    """A list that collects, in order, the explanations that would be drawn; none is written."""
     explanations = []
     monkeypatch.setattr(
         explanation_files,
@@ -386,27 +384,25 @@ def saved(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("name", "method"), CASES)
 def test_drawing_on_the_photo_does_not_change_results_of_any_family(
-    model_folders, tmp_path, saved, name, method
+    model_folders, tmp_path, saved_explanations, name, method
 ):
     path = write_photo(tmp_path / "photo.png", 300, 420)
     with_picture, failed = explain_files(str(model_folders / name), [path], tmp_path, print, method)
     assert failed == 0
-    (explanation,) = saved
+    (explanation,) = saved_explanations
     assert plotting.photo_of(explanation).shape == (3, 300, 420)
     assert explanation.figure().axes
     without_picture, _ = explain_files(str(model_folders / name), [path], None, print, method)
     assert {**with_picture[0], "picture": 0} == {**without_picture[0], "picture": 0}
 
 
-def test_size_of_an_original_is_limited(model_folders, tmp_path, saved):
+def test_size_of_an_original_is_limited(model_folders, tmp_path, saved_explanations):
     path = write_photo(tmp_path / "photo.png", 1000, 2000)
     for name in ("focus", "large"):
         assert explain_files(str(model_folders / name), [path], tmp_path)[1] == 0
-    sizes = [tuple(explanation.originals[0].shape[1:]) for explanation in saved]
-    assert sizes == [
-        (MAX_SIDE_PX // 2, MAX_SIDE_PX),
-        (500, 1000),
-    ]  # the second is shrunk by an integer factor
+    sizes = [tuple(explanation.originals[0].shape[1:]) for explanation in saved_explanations]
+    # The large model shrinks by an integer factor.
+    assert sizes == [(MAX_SIDE_PX // 2, MAX_SIDE_PX), (500, 1000)]
 
 
 def test_original_is_read_only_for_a_picture(model_folders, tmp_path, monkeypatch):
@@ -417,25 +413,25 @@ def test_original_is_read_only_for_a_picture(model_folders, tmp_path, monkeypatc
         explain_files(str(model_folders / "focus"), [path], tmp_path / "out")
 
 
-def test_original_is_not_stored_for_an_image_that_was_not_resized(model_folders, tmp_path, saved):
+def test_original_is_not_stored_for_an_image_that_was_not_resized(
+    model_folders, tmp_path, saved_explanations
+):
     path = write_photo(tmp_path / "photo.png", 28, 28)
     explain_files(str(model_folders / "focus"), [path], tmp_path)
     explain_files(str(model_folders / "grey"), [path], tmp_path)
-    assert [len(explanation.originals) for explanation in saved] == [
-        0,
-        1,
-    ]  # the original of the grey model is in colour
+    # The grey model reads one channel; the original is in colour.
+    assert [len(explanation.originals) for explanation in saved_explanations] == [0, 1]
 
 
 def test_plain_model_shows_its_contributions(model_folders, tmp_path, run):
     path = write_photo(tmp_path / "photo.jpg", 300, 420)
-    done = run("explain", model_folders / "plain", path, "--json", "--out", tmp_path / "out")
-    (result,) = json.loads(done.stdout)["images"]
+    output = run("explain", model_folders / "plain", path, "--json", "--out", tmp_path / "out")
+    (result,) = json.loads(output.stdout)["images"]
     assert (result["method"], result["cost_forward_passes"]) == ("contributions", 1.0)
     with Image.open(result["picture"]) as image:
         assert image.width > image.height > 400
-    done = run("explain", model_folders / "cnn", path, "--json")
-    assert json.loads(done.stdout)["images"][0]["method"] == "model"
+    output = run("explain", model_folders / "cnn", path, "--json")
+    assert json.loads(output.stdout)["images"][0]["method"] == "model"
 
 
 def test_model_explains_itself_by_contributions_if_they_are_exact():
@@ -452,7 +448,7 @@ def test_model_explains_itself_by_contributions_if_they_are_exact():
     assert (explanation.method, explanation.maps) == ("model", None)
 
 
-def test_photo_keeps_its_proportions_in_any_coordinates():
+def test_photo_keeps_its_aspect_ratio_in_any_coordinates():
     figure = plotting.new_figure(4, 4)
     axes = figure.subplots()
     draw_photo(axes, torch.rand(3, 100, 300), (64, 64))

@@ -1,4 +1,4 @@
-"""Pictures of explanations: frames, maps, galleries, plots and saved files."""
+"""Pictures of explanations: frames of patches, maps, galleries, plots and saved files."""
 
 import io
 import itertools
@@ -34,11 +34,14 @@ def focus_net(keypoints: int = 3, patch_size: int = 5, channels: int = 1, classe
     torch.manual_seed(0)
     detector = Harris(keypoints)
     inputs = Inputs(classes=tuple(classes))
-    number = len(classes) or 10
-    return presets.focus(detector, patch_size, channels, number, width=16, inputs=inputs).eval()
+    num_classes = len(classes) or 10
+    return presets.focus(
+        detector, patch_size, channels, num_classes, width=16, inputs=inputs
+    ).eval()
 
 
 def frames_of(figure) -> list[Rectangle]:
+    """Return the frames of patches that are drawn on the image."""
     image_axes = figure.subfigs[0].axes[0]
     return [artist for artist in image_axes.patches if isinstance(artist, Rectangle)]
 
@@ -59,7 +62,7 @@ def test_frames_enclose_exactly_the_pixels_of_the_patches(patch_size):
         assert torch.allclose(expected, patch, atol=1e-6)
 
 
-def test_cross_is_at_the_keypoint_in_pixels():
+def test_crosses_are_drawn_at_the_keypoints_in_pixels():
     explanation = focus_net().explain(torch.rand(1, 1, 24, 30))
     lines = explanation.figure().subfigs[0].axes[0].lines
     for line, keypoint in zip(lines, explanation.to_dicts()[0]["keypoints"], strict=True):
@@ -97,7 +100,7 @@ def test_unusual_class_names_and_colour_are_drawn(tmp_path):
         with Image.open(picture) as image:
             assert image.width > image.height > 200
     results = json.loads((tmp_path / "explanations.json").read_text())
-    assert {p["class"] for p in results[0]["probabilities"]} == set(names)
+    assert {entry["class"] for entry in results[0]["probabilities"]} == set(names)
 
 
 def test_no_figure_stays_open_in_pyplot(tmp_path):
@@ -151,7 +154,7 @@ def test_non_blocking_windows_stay_open(windows):
     assert len(windows[0]) == len(plt.get_fignums()) == 2
 
 
-def test_show_leaves_the_callers_own_figures_open(windows):
+def test_show_leaves_other_figures_open(windows):
     figure = plt.figure()
     focus_net().explain(torch.rand(1, 1, 28, 28)).show()
     assert plt.get_fignums() == [figure.number]
@@ -174,7 +177,7 @@ def test_gallery_marks_correct_and_wrong_predictions():
     assert f"is {int(labels[1])}" in titles[1]
 
 
-def test_gallery_draws_all_attention_on_one_labelled_scale():
+def test_gallery_draws_the_attention_of_all_images_on_one_labelled_scale():
     model = AttentionNet(VGGBackbone(1, [[4], [4]]), depths=[1, 2]).eval()
     figure = plotting.gallery(model.explain(torch.rand(3, 1, 16, 16)), torch.arange(3))
     limits = {axes.images[1].get_clim() for axes in figure.axes[:3]}
@@ -209,7 +212,7 @@ def test_frontier_labels_every_point():
         assert sorted(labels) == sorted(name for name, _, _ in ambiguous)
 
 
-def test_patches_of_a_grid_control_are_at_the_grid_positions():
+def test_patches_of_a_grid_detector_are_at_the_grid_positions():
     model = presets.focus(Grid(4), patch_size=3, width=16).eval()
     explanation = model.explain(torch.rand(1, 1, 28, 28))
     lefts = [round(frame.get_x() + 0.5) for frame in frames_of(explanation.figure())]
@@ -224,33 +227,33 @@ def attention_net() -> AttentionNet:
 
 def test_relative_maps_have_a_mean_of_one_and_keep_their_order():
     maps = torch.rand(2, 3, 4, 5)
-    relative = plotting.relative(maps)
-    torch.testing.assert_close(relative.mean((-2, -1)), torch.ones(2, 3))
-    assert torch.equal(relative.flatten(2).argsort(), maps.flatten(2).argsort())
-    torch.testing.assert_close(plotting.combined(maps), relative.mean(1))
+    relative_maps = plotting.relative(maps)
+    torch.testing.assert_close(relative_maps.mean((-2, -1)), torch.ones(2, 3))
+    assert torch.equal(relative_maps.flatten(2).argsort(), maps.flatten(2).argsort())
+    torch.testing.assert_close(plotting.combined(maps), relative_maps.mean(1))
 
 
 def test_attention_is_drawn_per_depth_and_combined_on_one_scale():
     explanation = attention_net().explain(torch.rand(1, 3, 16, 16))
     figure = explanation.figure()
     titles = [axes.get_title() for axes in figure.axes]
-    assert [t for t in titles if "map" in t] == ["map 1", "map 2", "map 3", "all maps"]
-    scales = {
+    assert [title for title in titles if "map" in title] == ["map 1", "map 2", "map 3", "all maps"]
+    limits = {
         image.get_clim()
         for axes in figure.axes
         if "map" in axes.get_title()
         for image in axes.images[1:]
     }
-    assert len(scales) == 1
+    assert len(limits) == 1
 
 
-def test_grid_has_a_row_per_image_and_a_column_per_depth():
+def test_attention_grid_has_a_row_per_image_and_columns_for_each_depth():
     explanation = attention_net().explain(torch.rand(3, 3, 16, 16))
     figure = plotting.attention_grid(explanation, explanation.predictions)
     image_axes = [axes for axes in figure.axes if axes.images]
     assert len(image_axes) == 3 * (1 + 3 + 1)
     labels = [axes.get_ylabel() for axes in image_axes[::5]]
-    assert labels == [explanation.class_name(int(p)) for p in explanation.predictions]
+    assert labels == [explanation.class_name(int(index)) for index in explanation.predictions]
 
 
 def drawn_map(explanation):
@@ -283,7 +286,7 @@ def test_values_are_summed_per_location_only_if_sums_have_a_meaning():
     assert (map_image.get_clim(), label) == ((-4, 4), "volts")
 
 
-def test_grid_requires_maps():
+def test_attention_grid_requires_maps():
     with pytest.raises(ValueError, match="with attention maps"):
         plotting.attention_grid(focus_net().explain(torch.rand(1, 1, 28, 28)))
 
@@ -352,13 +355,13 @@ def test_second_save_removes_the_pictures_of_the_first(tmp_path):
     explanation[:2].save(tmp_path, names=["0001", "B"])
     pictures = explanation[:1].save(tmp_path, names=["b"])
     assert pictures == [tmp_path / "b.png"]
-    assert {p.name for p in tmp_path.iterdir()} == {"mine.png", "b.png", "explanations.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.png", "b.png", "explanations.json"}
     (result,) = json.loads((tmp_path / "explanations.json").read_text())
     assert result["picture"] == "b.png"
 
 
 @pytest.mark.parametrize("text", ["[", '{"picture": "mine.png"}', '[1, {"picture": ["mine.png"]}]'])
-def test_foreign_json_file_removes_no_picture(tmp_path, text):
+def test_pictures_named_in_a_foreign_json_file_are_not_removed(tmp_path, text):
     (tmp_path / "mine.png").write_bytes(b"")
     (tmp_path / "explanations.json").write_text(text)
     focus_net().explain(torch.rand(1, 1, 28, 28)).save(tmp_path, names=["a"])
@@ -369,11 +372,11 @@ def test_failed_save_changes_nothing(tmp_path, monkeypatch):
     explanation = focus_net().explain(torch.rand(2, 1, 28, 28))
     explanation.save(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    outcomes = iter([None, OSError(28, "No space left on device")])
+    errors = iter([None, OSError(28, "No space left on device")])  # of the first and second picture
     original_savefig = Figure.savefig
 
     def savefig(*arguments, **options):
-        error = next(outcomes)
+        error = next(errors)
         if error:
             raise error
         original_savefig(*arguments, **options)

@@ -1,9 +1,9 @@
-"""The architecture: imports point downwards and form no cycles."""
+"""The architecture: modules import only from their own layer or lower ones, without cycles."""
 
 from pathlib import Path
 
 import pytest
-from package_imports import LEVEL, by_part, circle, edges, upward
+from package_imports import LEVEL, by_part, edges, find_cycle, upward_imports
 
 import foveal
 
@@ -16,15 +16,15 @@ def test_every_package_has_a_layer():
 
 
 def test_imports_point_downwards_only():
-    assert upward(edges(ROOT)) == []
+    assert upward_imports(edges(ROOT)) == []
 
 
 def test_modules_have_no_import_cycle():
-    assert circle(edges(ROOT)) is None
+    assert find_cycle(edges(ROOT)) is None
 
 
 def test_packages_have_no_import_cycle():
-    assert circle(by_part(edges(ROOT))) is None
+    assert find_cycle(by_part(edges(ROOT))) is None
 
 
 @pytest.mark.parametrize(
@@ -46,10 +46,10 @@ def test_an_upward_import_is_detected(tmp_path, line):
     (tmp_path / "__init__.py").write_text("")
     (tmp_path / "models" / "focus.py").write_text("from foveal.detectors import heatmap\n")
     (tmp_path / "detectors" / "heatmap.py").write_text("import torch\n")
-    assert upward(edges(tmp_path)) == []
-    assert circle(by_part(edges(tmp_path))) is None
+    assert upward_imports(edges(tmp_path)) == []
+    assert find_cycle(by_part(edges(tmp_path))) is None
     (tmp_path / "detectors" / "heatmap.py").write_text(line)
-    assert len(upward(edges(tmp_path))) == 1
+    assert len(upward_imports(edges(tmp_path))) == 1
 
 
 def test_an_import_cycle_is_detected(tmp_path):
@@ -58,6 +58,6 @@ def test_an_import_cycle_is_detected(tmp_path):
     (tmp_path / "datasets" / "__init__.py").write_text("from foveal.datasets.folder import read\n")
     (tmp_path / "datasets" / "folder.py").write_text("from foveal.zoo import load\n")
     (tmp_path / "zoo.py").write_text("def f():\n    from foveal.datasets import names\n")
-    assert upward(edges(tmp_path)) == []
-    assert set(circle(edges(tmp_path))) == {"datasets", "datasets.folder", "zoo"}
-    assert set(circle(by_part(edges(tmp_path)))) == {"datasets", "zoo"}
+    assert upward_imports(edges(tmp_path)) == []
+    assert set(find_cycle(edges(tmp_path))) == {"datasets", "datasets.folder", "zoo"}
+    assert set(find_cycle(by_part(edges(tmp_path)))) == {"datasets", "zoo"}

@@ -1,4 +1,4 @@
-"""The documentation: snippets run, links resolve, and pages load nothing from other hosts."""
+"""The documentation: its snippets, its links, and what its pages load."""
 
 import doctest
 import os
@@ -28,7 +28,7 @@ PAGES = {
     str(path.relative_to(ROOT)): path
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md")))
 }
-FENCE = re.compile(r"^```(?P<kind>[\w-]+)(?P<more>[^\n]*)\n(?P<code>.*?)^```$", re.M | re.S)
+FENCE = re.compile(r"^```(?P<kind>[\w-]+)(?P<options>[^\n]*)\n(?P<code>.*?)^```$", re.M | re.S)
 CONTINUED = re.compile(r"\\\n\s*")
 INDENTED = re.compile(r"^    (foveal [^\n]*)$", re.M)
 # Pages whose commands are run, not only parsed.
@@ -39,28 +39,30 @@ RUN_ELSEWHERE = {"docs/serving.md": "tests/deployment/serve/test_serve_deployed.
 NOT_RUN = {
     "docs/tutorials/own-photos.md": ["the whole training, some minutes", "for real photos"],
 }
-VARIES = re.compile(r"'[^']*'|\d[\d.,]*( min\b| h\b| s\b)?")  # output that differs between machines
+# Quoted texts, numbers and durations in the output of commands, which differ between machines.
+VARIABLE = re.compile(r"'[^']*'|\d[\d.,]*( min\b| h\b| s\b)?")
 
-WRONG = typer.BadParameter.__base__  # the base class of usage errors
+USAGE_ERROR = typer.BadParameter.__base__  # UsageError, which typer does not export
 
 
 def snippets(path):
     """Return (kind, title, code, line) of each fenced snippet of a page."""
     text = path.read_text(encoding="utf-8")
     for match in FENCE.finditer(text):
-        title = re.search(r'title="([^"]*)"', match["more"])
+        title = re.search(r'title="([^"]*)"', match["options"])
         line = text[: match.start()].count("\n") + 1
         yield match["kind"], title[1] if title else "", match["code"], line
 
 
 def commands(code):
     """Return the `foveal` commands of a shell snippet as lists of words."""
-    whole = CONTINUED.sub(" ", code)
-    lines = [shlex.split(line, comments=True) for line in whole.splitlines()]
+    joined = CONTINUED.sub(" ", code)
+    lines = [shlex.split(line, comments=True) for line in joined.splitlines()]
     return [words[1:] for words in lines if words[:1] == ["foveal"]]
 
 
 def run_shell(code):
+    """Run the `foveal` commands of a shell snippet in this process."""
     for words in commands(code):
         typer.main.get_command(cli.app).main(words, standalone_mode=False)
 
@@ -75,8 +77,8 @@ def parse(words):
     if not words or words[0].startswith("-"):
         group.parse_args(context, list(words))
         return
-    name, command, rest = group.resolve_command(context, list(words))
-    command.make_context(name, rest, parent=context)
+    name, command, arguments = group.resolve_command(context, list(words))
+    command.make_context(name, arguments, parent=context)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in RUN_ELSEWHERE])
@@ -85,33 +87,34 @@ def test_the_snippets_of_a_page_run(page, tmp_path, monkeypatch, capsys):
     for registry in (MODELS, DETECTORS, METRICS):  # pages may register parts
         monkeypatch.setattr(registry, "_known", dict(registry._known))
     printed = ""
-    names = {"__name__": "page"}
+    namespace = {"__name__": "page"}
     finder, runner = doctest.DocTestParser(), doctest.DocTestRunner(verbose=False)
     for kind, title, code, line in snippets(PAGES[page]):
         if title:
             continue
         if kind == "python":
-            exec(compile("\n" * line + code, PAGES[page], "exec"), names)
+            exec(compile("\n" * line + code, PAGES[page], "exec"), namespace)
         elif kind == "pycon":
             test = finder.get_doctest(code, {}, f"{page}:{line}", str(PAGES[page]), line)
-            test.globs = names
-            faults = []
-            runner.run(test, out=faults.append, clear_globs=False)
-            assert runner.failures == 0, "".join(faults)
+            test.globs = namespace
+            messages = []
+            runner.run(test, out=messages.append, clear_globs=False)
+            assert runner.failures == 0, "".join(messages)
         elif kind == "sh" and page in RUN:
             run_shell(code)
             printed += "".join(capsys.readouterr())
         elif kind == "text" and page in RUN:
-            assert [
+            missing = [
                 line
                 for line in code.splitlines()
                 if without_variation(line) not in without_variation(printed)
-            ] == []
+            ]
+            assert missing == []
 
 
 def without_variation(text):
     """Return a text with values that differ between machines replaced by #."""
-    return VARIES.sub("#", text)
+    return VARIABLE.sub("#", text)
 
 
 def test_untested_snippets_are_listed():
@@ -133,14 +136,14 @@ def test_the_commands_of_a_page_and_their_options_exist(page):
     text = CONTINUED.sub(" ", PAGES[page].read_text(encoding="utf-8"))
     shell_snippets = INDENTED.findall(text)
     shell_snippets += [
-        CONTINUED.sub(" ", c) for kind, _, c, _ in snippets(PAGES[page]) if kind == "sh"
+        CONTINUED.sub(" ", code) for kind, _, code, _ in snippets(PAGES[page]) if kind == "sh"
     ]
     for words in (words for code in shell_snippets for words in commands(_without_remark(code))):
         try:
             parse(words)
         except typer.Exit:  # --help ends a parse
             pass
-        except WRONG as error:
+        except USAGE_ERROR as error:
             pytest.fail(f"foveal {' '.join(words)}: {error.format_message()}")
 
 
@@ -153,7 +156,7 @@ def _without_remark(code):
     "words", ["evaluates mnist-focus", "explain mnist-focus a.png --shiny", "evaluate mnist-focus"]
 )
 def test_an_invalid_command_is_detected(words):
-    with pytest.raises(WRONG):
+    with pytest.raises(USAGE_ERROR):
         parse(words.split())
 
 
@@ -175,9 +178,12 @@ def test_the_table_of_models_is_current():
 
 def test_every_command_extra_and_package_is_described():
     command_line = (DOCS / "command-line.md").read_text(encoding="utf-8")
-    assert [
-        n for n in typer.main.get_command(cli.app).commands if f"foveal {n}`" not in command_line
-    ] == []
+    missing = [
+        name
+        for name in typer.main.get_command(cli.app).commands
+        if f"foveal {name}`" not in command_line
+    ]
+    assert missing == []
     index = (DOCS / "index.md").read_text(encoding="utf-8")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = set(project["optional-dependencies"]) - {"docs", "dist", "dev"}  # for developers
@@ -199,7 +205,8 @@ class Page(HTMLParser):
 
     def __init__(self, path):
         super().__init__()
-        self.links, self.loaded, self.anchors, self.unnamed = [], [], set(), []
+        self.links, self.resources, self.anchors = [], [], set()
+        self.images_without_text = []
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attributes):
@@ -208,16 +215,16 @@ class Page(HTMLParser):
         if tag == "a" and values.get("href"):
             self.links.append(values["href"])
         if tag == "img" and not (values.get("alt") or "").strip():
-            self.unnamed.append(values.get("src"))
+            self.images_without_text.append(values.get("src"))
         if tag in ("script", "img", "iframe", "source", "video", "audio"):
-            self.loaded.append(values.get("src"))
+            self.resources.append(values.get("src"))
         if tag == "link" and values.get("rel") not in ("canonical", "next", "prev"):
-            self.loaded.append(values.get("href"))
+            self.resources.append(values.get("href"))
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The site as built by `make docs`, with warnings as errors."""
+    """The pages of the site by path, built like `make docs`, with warnings as errors."""
     folder = tmp_path_factory.mktemp("site")
     config = load_config(str(ROOT / "mkdocs.yml"), site_dir=str(folder), strict=True)
     build(config)
@@ -225,12 +232,12 @@ def site(tmp_path_factory):
 
 
 def test_the_site_has_a_page_for_each_source(site):
-    texts = {path.stem for path in DOCS.rglob("*.md")}
-    assert texts <= {path.stem for path in site}
+    sources = {path.stem for path in DOCS.rglob("*.md")}
+    assert sources <= {path.stem for path in site}
 
 
 def test_every_link_within_the_site_resolves(site):
-    dead = []
+    dead_links = []
     for path, page in site.items():
         if path.name == "404.html":  # served at any address, so its links start at the root
             continue
@@ -243,19 +250,20 @@ def test_every_link_within_the_site_resolves(site):
             anchors = site[target].anchors if target in site else None
             exists = target.is_file() and not (parts.fragment and anchors is not None)
             if not exists and (anchors is None or unquote(parts.fragment) not in anchors):
-                dead.append(f"{path.name}: {link}")
-    assert dead == []
+                dead_links.append(f"{path.name}: {link}")
+    assert dead_links == []
 
 
 def test_every_image_has_alternative_text(site):
-    assert [(path.name, src) for path, page in site.items() for src in page.unnamed] == []
+    missing = [(path.name, src) for path, page in site.items() for src in page.images_without_text]
+    assert missing == []
 
 
 def test_the_site_loads_nothing_from_other_hosts(site):
     external = re.compile(r"^(https?:)?//")
-    loaded = {src for page in site.values() for src in page.loaded if src}
-    assert loaded
-    assert [src for src in loaded if external.match(src)] == []
+    resources = {url for page in site.values() for url in page.resources if url}
+    assert resources
+    assert [url for url in resources if external.match(url)] == []
     folder = next(path for path in site if path.name == "404.html").parent
     for sheet in folder.rglob("*.css"):
         text = sheet.read_text(encoding="utf-8")
@@ -288,11 +296,11 @@ def phone():
 
 
 def test_no_page_is_wider_than_a_phone(site, phone):
-    wide = {}
+    overflowing = {}
     for path in site:
         phone.goto(path.as_uri())
-        wide[path.name] = phone.evaluate(OVERFLOWING)
-    assert {name: elements for name, elements in wide.items() if elements} == {}
+        overflowing[path.name] = phone.evaluate(OVERFLOWING)
+    assert {name: elements for name, elements in overflowing.items() if elements} == {}
 
 
 def test_an_element_wider_than_a_phone_is_detected(phone):

@@ -1,4 +1,4 @@
-"""Notebooks: each runs from top to bottom and is stored without outputs."""
+"""Notebooks of the docs: their execution from top to bottom, and their stored outputs."""
 
 import base64
 import io
@@ -20,15 +20,18 @@ def test_there_are_notebooks():
 def test_a_notebook_runs_from_top_to_bottom(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert all(cell.execution_count for cell in code)
-    assert any("image/png" in out.get("data", {}) for cell in code for out in cell.outputs)
+    code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code_cells)
+    assert any(
+        "image/png" in output.get("data", {}) for cell in code_cells for output in cell.outputs
+    )
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_is_stored_without_outputs(path):
-    code = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
-    assert [cell for cell in code if cell.outputs or cell.execution_count] == []
+    notebook = nbformat.read(path, as_version=4)
+    code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell for cell in code_cells if cell.outputs or cell.execution_count] == []
 
 
 EXPLAIN = """
@@ -49,6 +52,7 @@ matplotlib.pyplot.get_fignums()
 
 
 def pictures(cell):
+    """Return the PNG files in the outputs of a cell."""
     data = [output.get("data", {}) for output in cell.outputs]
     return [base64.b64decode(item["image/png"]) for item in data if "image/png" in item]
 

@@ -1,4 +1,4 @@
-"""The public API: any change must also change this list."""
+"""The public API: a change of public names or arguments must also be made in this list."""
 
 import inspect
 
@@ -6,7 +6,7 @@ import pytest
 
 import foveal
 
-# For a class, the signature of its constructor. Defaults are omitted: they may change.
+# For a class, these are the arguments of its constructor. Defaults are omitted, as they may change.
 SIGNATURES = {
     "AttentionNet": (
         "backbone [depths] [compatibility] [normalise] [join] [standardise] [num_classes] "
@@ -44,18 +44,21 @@ MODULES |= {"plotting", "zoo"}
 
 
 def arguments(name):
-    """Return the arguments of a public name: [optional] in brackets, * before keyword-only."""
-    parts, star = [], False
+    """Return the argument names of a public name, written as in SIGNATURES.
+
+    Optional arguments are in brackets, and * precedes those that must be given by keyword.
+    """
+    parts, has_star = [], False
     public = getattr(foveal, name)
     if inspect.isclass(public) and issubclass(public, Exception):
         return "*args"  # as for any exception
     for argument in inspect.signature(public).parameters.values():
-        if argument.kind is argument.KEYWORD_ONLY and not star:
+        if argument.kind is argument.KEYWORD_ONLY and not has_star:
             parts.append("*")
-            star = True
+            has_star = True
         mark = {argument.VAR_POSITIONAL: "*", argument.VAR_KEYWORD: "**"}.get(argument.kind, "")
-        optional = argument.default is not argument.empty
-        parts.append(f"[{argument.name}]" if optional else mark + argument.name)
+        is_optional = argument.default is not argument.empty
+        parts.append(f"[{argument.name}]" if is_optional else mark + argument.name)
     return " ".join(parts)
 
 
@@ -72,4 +75,5 @@ def test_the_arguments_of_public_names_are_unchanged(name):
 def test_every_exported_name_of_a_public_module_exists(name):
     module = getattr(foveal, name)
     assert inspect.ismodule(module)
-    assert [part for part in getattr(module, "__all__", []) if not hasattr(module, part)] == []
+    exported = getattr(module, "__all__", [])
+    assert [name for name in exported if not hasattr(module, name)] == []

@@ -1,4 +1,4 @@
-"""SECURITY.md: each promise refers to existing tests."""
+"""SECURITY.md: the tests that its promises refer to exist."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""Start-up: each command imports only what it needs."""
+"""Start-up and exit: the packages that each command imports, lazy names, and immediate exits."""
 
 import inspect
 import pkgutil
@@ -15,7 +15,7 @@ from PIL import Image
 import foveal
 from foveal import training
 
-# Each takes at least tenths of a second or much memory; torch takes seconds.
+# Packages whose import takes tenths of a second or more, or much memory; torch takes seconds.
 HEAVY = {
     "captum",
     "fastapi",
@@ -46,7 +46,7 @@ HEAVY = {
 }
 
 
-_RUN = """
+_COMMAND_SCRIPT = """
 import sys
 from foveal.cli import main
 try:
@@ -58,26 +58,27 @@ finally:
 
 
 @pytest.fixture
-def modules(tmp_path):
-    """The file to which `_RUN` writes the names of imported modules."""
+def modules_file(tmp_path):
+    """Path of the file to which `_COMMAND_SCRIPT` writes the names of imported modules."""
     return tmp_path / "modules"
 
 
 @pytest.fixture
-def imported_modules(modules):
-    """Run a command in a separate process; return the modules that it imported."""
+def imported_modules(modules_file):
+    """Return a function that runs a command in a new process and returns the imported modules."""
 
     def run(*arguments):
-        command = [sys.executable, "-c", _RUN, modules, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return set(modules.read_text().split())
+        command = [sys.executable, "-c", _COMMAND_SCRIPT, modules_file, *arguments]
+        process = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert process.returncode == 0, process.stderr[-2000:]
+        return set(modules_file.read_text().split())
 
     return run
 
 
 @pytest.fixture(scope="module")
 def digit(tmp_path_factory):
+    """The path of a picture of 28x28 pixels."""
     path = tmp_path_factory.mktemp("digits") / "digit.png"
     Image.fromarray(np.eye(28, dtype=np.uint8) * 255).save(path)
     return path
@@ -119,9 +120,9 @@ def test_predict_imports_only_torch_and_arrow(digit, imported_modules, tmp_path)
     assert names & HEAVY - {"pandas"} == {"torch", "huggingface_hub", "pyarrow"}
 
 
-def test_serve_imports_only_torch_and_fastapi(modules):
+def test_serve_imports_only_torch_and_fastapi(modules_file):
     models = ["mnist-focus", "mnist-cnn", "mnist-attention"]
-    command = [sys.executable, "-c", _RUN, modules, "serve", *models, "--port", "0"]
+    command = [sys.executable, "-c", _COMMAND_SCRIPT, modules_file, "serve", *models, "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         try:
             address = re.search(r"http://\S+", server.stderr.readline()).group()
@@ -131,15 +132,17 @@ def test_serve_imports_only_torch_and_fastapi(modules):
             server.wait(timeout=60)
         finally:
             server.kill()
-    names = set(modules.read_text().split())
+    names = set(modules_file.read_text().split())
     assert names & HEAVY == {"torch", "huggingface_hub", "fastapi"}
 
 
 def test_the_decoding_process_does_not_import_torch():
     code = "import sys, foveal.deployment.serve.decoder; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "foveal.images.decode" in done.stdout.split()
-    assert set(done.stdout.split()) & HEAVY == set()
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert "foveal.images.decode" in process.stdout.split()
+    assert set(process.stdout.split()) & HEAVY == set()
 
 
 def test_a_lazy_name_is_imported_on_first_use(tmp_path, monkeypatch):
@@ -171,7 +174,7 @@ def test_no_module_hides_a_lazy_name(package):
             assert name not in modules
 
 
-_ENDING = """
+_EXIT_SCRIPT = """
 import atexit, sys, threading
 from foveal.cli.ending import exits_immediately
 
@@ -179,7 +182,7 @@ from foveal.cli.ending import exits_immediately
 def main(arguments):
     atexit.register(print, "Python cleaned up")
     threading.Thread(target=lambda: print("a thread was joined")).start()
-    {how}
+    {statement}
 
 atexit.register(print, "the process went on")
 main()
@@ -187,7 +190,7 @@ main()
 
 
 @pytest.mark.parametrize(
-    ("how", "status"),
+    ("statement", "status"),
     [
         ("pass", 0),
         ("sys.exit()", 0),
@@ -196,17 +199,19 @@ main()
         ("raise ValueError", 1),
     ],
 )
-def test_a_process_cleans_up_and_exits_at_once_with_its_status(how, status):
-    command = [sys.executable, "-c", _ENDING.format(how=how)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == status
-    assert done.stdout.splitlines() == ["a thread was joined", "Python cleaned up"]
-    assert bool(done.stderr) == (how in ("sys.exit('a reason')", "raise ValueError"))
+def test_a_process_cleans_up_and_exits_at_once_with_its_status(statement, status):
+    command = [sys.executable, "-c", _EXIT_SCRIPT.format(statement=statement)]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert process.returncode == status
+    assert process.stdout.splitlines() == ["a thread was joined", "Python cleaned up"]
+    assert bool(process.stderr) == (statement in ("sys.exit('a reason')", "raise ValueError"))
 
 
 def test_a_full_disk_on_exit_is_an_error():
     command = [sys.executable, "-m", "foveal", "recipes"]
     with open("/dev/full", "w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
-    assert done.returncode != 0
-    assert "No space left" in done.stderr
+        process = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert process.returncode != 0
+    assert "No space left" in process.stderr

@@ -24,7 +24,7 @@ EXTRA_PACKAGES = (
     "timm",
 )
 
-_BARE = """
+_HIDE_PACKAGES = """
 import sys
 for name in {packages!r}:
     sys.modules[name] = None  # an import of it fails
@@ -48,11 +48,16 @@ assert 0 <= foveal.evaluate(model, data)["accuracy"] <= 1
 
 
 @pytest.fixture
-def bare(tmp_path):
-    """Run code in a process that cannot import the packages of extras."""
+def run_bare(tmp_path):
+    """Return a function that runs code in a process that cannot import the packages of extras."""
 
     def run(code, *arguments, packages=EXTRA_PACKAGES):
-        command = [sys.executable, "-c", _BARE.format(packages=packages) + code, *arguments]
+        command = [
+            sys.executable,
+            "-c",
+            _HIDE_PACKAGES.format(packages=packages) + code,
+            *arguments,
+        ]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
 
     return run
@@ -72,29 +77,21 @@ def noise_folder(tmp_path):
     return tmp_path / "noise_folder"
 
 
-def test_a_bare_installation_loads_explains_and_evaluates(bare):
-    done = bare(_PYTHON_API)
-    assert done.returncode == 0, done.stderr
+def test_a_bare_installation_loads_explains_and_evaluates(run_bare):
+    process = run_bare(_PYTHON_API)
+    assert process.returncode == 0, process.stderr
 
 
 def test_a_bare_installation_trains_and_explains_from_the_command_line(
-    bare, noise_folder, tmp_path
+    run_bare, noise_folder, tmp_path
 ):
-    train = (
-        "train",
-        "mnist-cnn",
-        "--data",
-        str(noise_folder),
-        "--quiet",
-        "epochs=1",
-        "batch_size=2",
-    )
-    trained = bare(_COMMAND, *train, "--out", "run")
-    assert trained.returncode == 0, trained.stderr
-    explained = bare(
+    arguments = ("mnist-cnn", "--data", str(noise_folder), "--out", "run", "--quiet")
+    training = run_bare(_COMMAND, "train", *arguments, "epochs=1", "batch_size=2")
+    assert training.returncode == 0, training.stderr
+    explaining = run_bare(
         _COMMAND, "explain", "mnist-focus", str(noise_folder / "test/a/0.png"), "--out", "out"
     )
-    assert explained.returncode == 0, explained.stderr
+    assert explaining.returncode == 0, explaining.stderr
     assert (tmp_path / "out" / "0.png").is_file()
 
 
@@ -110,18 +107,20 @@ def test_a_bare_installation_trains_and_explains_from_the_command_line(
         (("sweep", "mnist-cnn", "lr=0.1,0.2", "--out", "sweep"), "sweep"),
     ],
 )
-def test_a_missing_package_is_a_one_line_error_with_its_extra(bare, noise_folder, arguments, extra):
+def test_a_missing_package_is_a_one_line_error_with_its_extra(
+    run_bare, noise_folder, arguments, extra
+):
     image = str(noise_folder / "test/a/0.png")
-    done = bare(_COMMAND, *(argument.format(image=image) for argument in arguments))
-    assert done.returncode == 1
-    assert f"pip install 'foveal[{extra}]'" in done.stderr
-    assert "Traceback" not in done.stderr
+    process = run_bare(_COMMAND, *(argument.format(image=image) for argument in arguments))
+    assert process.returncode == 1
+    assert f"pip install 'foveal[{extra}]'" in process.stderr
+    assert "Traceback" not in process.stderr
 
 
-def test_vgg16_without_torchvision_names_its_extra(bare):
+def test_vgg16_without_torchvision_gives_an_error_that_names_the_extra(run_bare):
     code = "\nfrom foveal.models import build_model\nbuild_model({'name': 'vgg16'})"
-    done = bare(code, packages=("torchvision",))
-    assert done.stderr.strip().endswith("pip install 'foveal[vision]'.")
+    process = run_bare(code, packages=("torchvision",))
+    assert process.stderr.strip().endswith("pip install 'foveal[vision]'.")
 
 
 def test_a_run_has_no_logger_without_tensorboard(tmp_path, monkeypatch):

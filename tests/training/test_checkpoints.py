@@ -1,4 +1,4 @@
-"""Checkpoints: atomic writes, validation on reading, and resuming."""
+"""Checkpoints: resuming from them, validation on reading, and atomic writes."""
 
 import copy
 import errno
@@ -26,7 +26,7 @@ SMALL_RUN = ["model.widths=[4, 8]", "batch_size=8", "epochs=4", "average=0.5", "
 
 
 class StopAt(Callback):
-    """A callback that stops a run at the start of an epoch, as if the process had died."""
+    """A callback that raises an error at the start of an epoch, as if the process had died."""
 
     def __init__(self, epoch):
         self.epoch = epoch
@@ -37,6 +37,7 @@ class StopAt(Callback):
 
 
 def start_or_resume(run, data, **options):
+    """Train a small CNN in the folder `run`, or resume its training; return the folder."""
     recipe = load_recipe("mnist-cnn", [*SMALL_RUN, *options.pop("overrides", [])])
     return train(recipe, run, data=data, resume=True, progress=False, **options)
 
@@ -58,7 +59,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def uninterrupted(data, tmp_path_factory):
     """A run that was never interrupted."""
-    return start_or_resume(tmp_path_factory.mktemp("runs") / "whole", data)
+    return start_or_resume(tmp_path_factory.mktemp("runs") / "uninterrupted", data)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,8 @@ def stopped_run(interrupted, tmp_path):
     return Path(shutil.copytree(interrupted, tmp_path / "run"))
 
 
-def same_weights(run, other):
+def have_same_weights(run, other):
+    """Return whether the models of two runs have equal weights."""
     weights, other_weights = (load_file(folder / "model.safetensors") for folder in (run, other))
     return all(torch.equal(weights[key], other_weights[key]) for key in other_weights)
 
@@ -86,31 +88,34 @@ def curve(run):
     return [row.rsplit(",", 1)[0] for row in (run / "metrics.csv").read_text().splitlines()]
 
 
-def checkpoints(run):
+def checkpoint_names(run):
+    """Return the sorted file names of a run's checkpoints: `best-*.ckpt`, then `last.ckpt`."""
     return sorted(path.name for path in (run / "checkpoints").iterdir())
 
 
 def test_a_moved_run_resumes_as_if_uninterrupted(uninterrupted, stopped_run, interrupted, data):
     assert str(interrupted) not in str(read_checkpoint(stopped_run / "checkpoints" / "last.ckpt"))
     start_or_resume(stopped_run, data)
-    assert same_weights(stopped_run, uninterrupted)
+    assert have_same_weights(stopped_run, uninterrupted)
     assert curve(stopped_run) == curve(uninterrupted)
-    assert checkpoints(stopped_run) == checkpoints(uninterrupted)
+    assert checkpoint_names(stopped_run) == checkpoint_names(uninterrupted)
 
 
 def test_a_resumed_run_keeps_its_best_epoch_if_no_later_one_is_better(
     uninterrupted, stopped_run, data
 ):
-    """The checkpoints get a best score that no later epoch can reach."""
-    last, best = (stopped_run / "checkpoints" / name for name in checkpoints(stopped_run)[::-1])
-    epoch = int(best.stem[-4:])
+    """The test writes a best score into the checkpoints that no later epoch can reach."""
+    last, best = (
+        stopped_run / "checkpoints" / name for name in checkpoint_names(stopped_run)[::-1]
+    )
+    epoch = int(best.stem[-4:])  # the name ends with the epoch in four digits
     for path in (last, best):
         values = torch.load(path, weights_only=True)
         values["callbacks"]["Checkpoints"] = {"epoch": epoch, "score": 2.0}
         write_checkpoint(values, path)
     expected = torch.load(best, weights_only=True)["state_dict"]
     start_or_resume(stopped_run, data)
-    assert checkpoints(stopped_run) == [best.name, "last.ckpt"]
+    assert checkpoint_names(stopped_run) == [best.name, "last.ckpt"]
     weights = load_file(stopped_run / "model.safetensors")
     assert all(torch.equal(value, expected[f"model.{key}"]) for key, value in weights.items())
 
@@ -120,6 +125,7 @@ PATHS = ["local:///{victim}", "{victim}", "{run}/checkpoints/../../victim", "fil
 
 
 def with_paths(values, path):
+    """Return a checkpoint with a path in every entry in which Lightning could store one."""
     state = dict.fromkeys(("best_model_path", "kth_best_model_path", "last_model_path"), path)
     state |= {"best_k_models": {path: torch.tensor(-1.0)}, "best_model_score": torch.tensor(-1.0)}
     for mode in ("max", "min"):
@@ -134,18 +140,23 @@ def test_no_path_in_a_checkpoint_is_used(uninterrupted, stopped_run, data, tmp_p
     victim = tmp_path / "victim"
     victim.mkdir()
     (victim / "thesis.txt").write_text("years of work")
-    for name in checkpoints(stopped_run):
+    for name in checkpoint_names(stopped_run):
         file = stopped_run / "checkpoints" / name
         values = torch.load(file, weights_only=True)
         write_checkpoint(with_paths(values, path.format(victim=victim, run=stopped_run)), file)
     callback = ModelCheckpoint(stopped_run / "own", monitor="val_accuracy", mode="max")
     start_or_resume(stopped_run, data, callbacks=[callback])
     assert (victim / "thesis.txt").read_text() == "years of work"
-    assert same_weights(stopped_run, uninterrupted)
+    assert have_same_weights(stopped_run, uninterrupted)
 
 
 def set_value(key_path, value):
-    """Return a function that sets an entry of a checkpoint; a value of None removes it."""
+    """Return a function that sets an entry of a checkpoint, or removes it if the value is None.
+
+    Args:
+        key_path: the keys of nested mappings and lists, separated by slashes.
+        value: the new value.
+    """
 
     def set_in(values):
         *path, last = key_path.split("/")
@@ -164,6 +175,7 @@ def set_value(key_path, value):
 
 FIT, CURVE = "loops/fit_loop", "callbacks/Curve/rows"
 WEIGHT = "state_dict/model.head.1.bias"
+# Functions that return an invalid version of a checkpoint, by what is wrong with it.
 HOSTILE = {
     "a list": lambda values: [values],
     "nothing": lambda values: {},
@@ -216,7 +228,7 @@ HOSTILE = {
     "a set": set_value("x", {1}),
     "bytes": set_value("x", b"x"),
     "a key that is a tuple": lambda values: {**values, (1, 2): 3},
-    "nested too deeply": set_value("x", nested := [1]),
+    "nested too deeply": set_value("x", nested := [1]),  # nested by the loop below
 }
 for _ in range(200):
     nested[:] = [nested.copy()]
@@ -224,20 +236,20 @@ for _ in range(200):
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_an_invalid_checkpoint_is_a_one_line_error(name, stopped_run, data):
-    for file in checkpoints(stopped_run):
+    for file in checkpoint_names(stopped_run):
         path = stopped_run / "checkpoints" / file
         values = HOSTILE[name](torch.load(path, weights_only=True))
         write_checkpoint(copy.copy(values), path)
     before = {path: path.read_bytes() for path in (stopped_run / "checkpoints").iterdir()}
-    with pytest.raises(UserError, match=r"No checkpoint in .* can be used") as caught:
+    with pytest.raises(UserError, match=r"No checkpoint in .* can be used") as error:
         start_or_resume(stopped_run, data)
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 1_000
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 1_000
     assert {path: path.read_bytes() for path in (stopped_run / "checkpoints").iterdir()} == before
 
 
-def test_attributes_of_mappings_are_ignored(uninterrupted, stopped_run, data):
-    for file in checkpoints(stopped_run):
+def test_attributes_of_the_mappings_in_a_checkpoint_are_ignored(uninterrupted, stopped_run, data):
+    for file in checkpoint_names(stopped_run):
         path = stopped_run / "checkpoints" / file
         values = torch.load(path, weights_only=True)
         state = OrderedDict(values["state_dict"])
@@ -245,7 +257,7 @@ def test_attributes_of_mappings_are_ignored(uninterrupted, stopped_run, data):
         values["state_dict"] = state
         write_checkpoint(values, path)
     start_or_resume(stopped_run, data)
-    assert same_weights(stopped_run, uninterrupted)
+    assert have_same_weights(stopped_run, uninterrupted)
 
 
 def test_code_in_a_checkpoint_does_not_run(tmp_path):
@@ -262,16 +274,16 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path):
 def test_a_compressed_checkpoint_is_refused(tmp_path):
     torch.save({"x": torch.zeros(10**6)}, tmp_path / "x.ckpt")
     with (
-        zipfile.ZipFile(tmp_path / "x.ckpt") as large,
-        zipfile.ZipFile(tmp_path / "small.ckpt", "w", zipfile.ZIP_DEFLATED) as small,
+        zipfile.ZipFile(tmp_path / "x.ckpt") as stored,
+        zipfile.ZipFile(tmp_path / "small.ckpt", "w", zipfile.ZIP_DEFLATED) as compressed,
     ):
-        for name in large.namelist():
-            small.writestr(name, large.read(name))
+        for name in stored.namelist():
+            compressed.writestr(name, stored.read(name))
     with pytest.raises(UserError, match="compressed"):
         read_checkpoint(tmp_path / "small.ckpt")
 
 
-def test_a_cycle_is_refused(tmp_path):
+def test_a_checkpoint_that_contains_itself_is_refused(tmp_path):
     values = {"x": []}
     values["x"].append(values["x"])
     torch.save(values, tmp_path / "x.ckpt")
@@ -279,12 +291,12 @@ def test_a_cycle_is_refused(tmp_path):
         read_checkpoint(tmp_path / "x.ckpt")
 
 
-def halve(content):
+def first_half(content):
     return content[: len(content) // 2]
 
 
 DAMAGE = {
-    "truncated": halve,
+    "truncated": first_half,
     "empty": lambda content: b"",
     "all zeros": lambda content: bytes(len(content)),
     "text": lambda content: b"not a checkpoint",
@@ -294,7 +306,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_last_checkpoint_falls_back_to_the_best_one(
+def test_a_run_with_a_damaged_last_checkpoint_is_resumed_from_the_best_one(
     damage, uninterrupted, stopped_run, data
 ):
     last = stopped_run / "checkpoints" / "last.ckpt"
@@ -302,7 +314,7 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_best_one(
     lines = []
     start_or_resume(stopped_run, data, notify=lines.append)
     assert sum("Resuming from" in line and "last.ckpt" in line for line in lines) == 1
-    assert same_weights(stopped_run, uninterrupted)
+    assert have_same_weights(stopped_run, uninterrupted)
     assert curve(stopped_run) == curve(uninterrupted)
 
 
@@ -346,7 +358,7 @@ def test_a_damaged_recipe_is_rewritten_and_settings_are_checked_against_the_chec
     lines = []
     with pytest.raises(RuntimeError, match="stopped"):
         start_or_resume(stopped_run, data, callbacks=[StopAt(2)], notify=lines.append)
-    assert any("It is overwritten" in line for line in lines)
+    assert any("The file is overwritten" in line for line in lines)
     assert (stopped_run / "recipe.yaml").read_text().startswith("name: mnist-cnn")
 
 
@@ -364,7 +376,7 @@ def test_a_full_disk_leaves_no_partial_checkpoint(stopped_run, data, monkeypatch
     before = {path: path.read_bytes() for path in (stopped_run / "checkpoints").iterdir()}
 
     def write_partially(path, content):
-        with files.whole_file(path) as partial:
+        with files.atomic_file(path) as partial:
             partial.write_bytes(content[:1000])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -1,4 +1,4 @@
-"""Distributed training: the same batch and gradients as one process, and shared images."""
+"""Distributed training: gradients equal to those of one process, and images in shared memory."""
 
 import json
 import os
@@ -15,12 +15,13 @@ from foveal.datasets import load_images
 from foveal.foundation.errors import UserError
 from foveal.training import is_first_process, load_recipe, train
 from foveal.training.distribution.devices import Devices, check_batch
-from foveal.training.distribution.shared_images import forget_shared_images, shared_images
+from foveal.training.distribution.shared_images import delete_shared_images, load_shared
 from foveal.training.distribution.synced_norm import SyncedBatchNorm, synchronise
 
-# Saves the averaged gradients of the first step. `double` uses double precision: in single
-# precision torch's batch normalisation is off by some per cent on the flat background of digits.
-_TRAIN = """
+# Script that trains and, in double precision, saves the averaged gradients of the first step. In
+# single precision, torch's batch normalisation has an error of a few per cent on the uniform
+# background of digits.
+_TRAIN_SCRIPT = """
 import sys
 from lightning import Callback
 from safetensors.torch import save_file
@@ -33,8 +34,9 @@ class SaveGradients(Callback):
 
     def on_after_backward(self, trainer, module):
         if trainer.global_step == 0 and trainer.is_global_zero:
-            weights = [(n, p) for n, p in module.model.named_parameters() if p.grad is not None]
-            gradients = {name: weight.grad.contiguous() for name, weight in weights}
+            gradients = {name: weight.grad.contiguous()
+                         for name, weight in module.model.named_parameters()
+                         if weight.grad is not None}
             save_file(gradients, sys.argv[1] + ".gradients")
 
 out, devices, precision, *overrides = sys.argv[1:]
@@ -43,24 +45,25 @@ if precision == "double":
 train(load_recipe("mnist-cnn", overrides), out, data="mnist-5k", devices=int(devices),
       sync_norm=True, progress=False, callbacks=[SaveGradients()] if precision == "double" else [])
 """
-# Each process draws its own augmentation, so it is turned off.
+# Augmentation is turned off, because each process draws random transformations of its own.
 _NO_AUGMENTATION = ["augment.shift=0", "augment.rotate=0", "augment.scale=0"]
 
 
 def train_with_one_and_two_processes(folder: Path, precision: str, *overrides: str) -> list[Path]:
-    """Train with one process and with two; return the run folders."""
-    script, runs = folder / "train.py", [folder / "1", folder / "2"]
-    script.write_text(_TRAIN)
+    """Train with one process and with two; return the run folders `1` and `2`."""
+    script = folder / "train.py"
+    runs = [folder / "1", folder / "2"]  # each named by its number of processes
+    script.write_text(_TRAIN_SCRIPT)
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     for run in runs:
         command = [sys.executable, str(script), str(run), run.name, precision]
-        done = subprocess.run(
+        process = subprocess.run(
             [*command, *_NO_AUGMENTATION, *overrides],
             env=environment,
             capture_output=True,
             text=True,
         )
-        assert done.returncode == 0, done.stderr[-2000:]
+        assert process.returncode == 0, process.stderr[-2000:]
     return runs
 
 
@@ -68,23 +71,25 @@ def train_with_one_and_two_processes(folder: Path, precision: str, *overrides: s
 def test_the_first_gradients_of_two_processes_equal_those_of_one(tmp_path):
     small = ["model.widths=[4, 8, 8]", "epochs=1", "data.limit=400"]
     runs = train_with_one_and_two_processes(tmp_path, "double", *small)
-    one, two = (load_file(f"{run}.gradients") for run in runs)
-    assert set(one) == set(two)
-    assert max(float(gradient.abs().max()) for gradient in one.values()) > 0.01
-    for name, gradient in one.items():
-        torch.testing.assert_close(two[name], gradient, atol=1e-8, rtol=0)
+    expected, gradients = (load_file(f"{run}.gradients") for run in runs)
+    assert set(expected) == set(gradients)
+    assert max(float(gradient.abs().max()) for gradient in expected.values()) > 0.01
+    for name, gradient in expected.items():
+        torch.testing.assert_close(gradients[name], gradient, atol=1e-8, rtol=0)
 
 
 @pytest.mark.slow
 def test_two_processes_reach_the_accuracy_of_one(tmp_path):
     runs = train_with_one_and_two_processes(tmp_path, "single", "epochs=2")
-    one, two = (json.loads((run / "card.json").read_text())["val_accuracy"] for run in runs)
-    assert one > 0.8
-    assert abs(one - two) <= 0.005
+    accuracy, accuracy_of_two = (
+        json.loads((run / "card.json").read_text())["val_accuracy"] for run in runs
+    )
+    assert accuracy > 0.8
+    assert abs(accuracy - accuracy_of_two) <= 0.005
     assert not (tmp_path / "2" / "images.safetensors").exists()
 
 
-_NORMALISE = """
+_NORMALISE_SCRIPT = """
 import sys
 import torch
 from foveal.training.distribution.synced_norm import SyncedBatchNorm
@@ -95,36 +100,38 @@ part = images[rank::2].requires_grad_()
 layer = SyncedBatchNorm(3)
 layer(part).square().mul(torch.arange(4.0)).mean().backward()
 torch.save([part.grad, layer.running_mean, layer.running_var], f"{sys.argv[2]}/{rank}.pt")
-torch.distributed.barrier()  # a process that exits early may make the other fail
+torch.distributed.barrier()  # if a process exits early, the other may fail
 torch.distributed.destroy_process_group()
 """
 
 
 def test_normalising_over_two_processes_equals_normalising_the_whole_batch(tmp_path):
-    command = [sys.executable, "-c", _NORMALISE]
+    command = [sys.executable, "-c", _NORMALISE_SCRIPT]
     processes = [subprocess.Popen([*command, str(rank), str(tmp_path)]) for rank in range(2)]
     assert [process.wait() for process in processes] == [0, 0]
     images = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 3 + 50
-    whole, layer = images.requires_grad_(), nn.BatchNorm2d(3)
-    layer(whole).square().mul(torch.arange(4.0)).mean().backward()
+    whole_batch = images.requires_grad_()
+    layer = nn.BatchNorm2d(3)
+    layer(whole_batch).square().mul(torch.arange(4.0)).mean().backward()
     for rank in range(2):
         gradient, mean, variance = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         # The loss of each process is the mean over its half.
-        torch.testing.assert_close(gradient / 2, whole.grad[rank::2], atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(gradient / 2, whole_batch.grad[rank::2], atol=1e-6, rtol=1e-4)
         torch.testing.assert_close(mean, layer.running_mean)
         torch.testing.assert_close(variance, layer.running_var)
 
 
-def test_synchronising_a_model_changes_neither_weights_nor_outputs():
+def test_replacing_batch_norms_by_synchronised_ones_keeps_weights_and_outputs():
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Sequential(nn.BatchNorm2d(4), nn.ReLU())).eval()
     model[1][0].requires_grad_(False)
     images = torch.rand(2, 1, 8, 8)
-    before, state = model(images), {k: v.clone() for k, v in model.state_dict().items()}
+    output = model(images)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
     synchronise(model)
     assert isinstance(model[1][0], SyncedBatchNorm)
     assert not model[1][0].training
     assert not model[1][0].weight.requires_grad
-    assert torch.equal(model(images), before)
+    assert torch.equal(model(images), output)
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
     assert set(state) == set(model.state_dict())
 
@@ -133,8 +140,8 @@ def test_images_are_written_once_and_memory_mapped_by_the_other_processes(tmp_pa
     for name in ("LOCAL_RANK", "NODE_RANK", "RANK", "SLURM_PROCID", "GROUP_RANK"):
         monkeypatch.delenv(name, raising=False)
     sets = {split: load_images("mnist-5k", split) for split in ("train", "val")}
-    first = shared_images(lambda: sets, tmp_path, 2)
-    second = shared_images(lambda: pytest.fail("loaded again"), tmp_path, 2)
+    first = load_shared(lambda: sets, tmp_path, 2)
+    second = load_shared(lambda: pytest.fail("loaded again"), tmp_path, 2)
     for split, images in sets.items():
         for shared in (first[split], second[split]):
             assert torch.equal(shared.images, images.images)
@@ -142,9 +149,9 @@ def test_images_are_written_once_and_memory_mapped_by_the_other_processes(tmp_pa
             assert (shared.classes, shared.name, shared.masks) == (images.classes, "mnist-5k", None)
     maps = Path("/proc/self/maps").read_text()
     assert "images.safetensors" in maps
-    forget_shared_images(tmp_path)
+    delete_shared_images(tmp_path)
     assert not (tmp_path / "images.safetensors").exists()
-    assert shared_images(lambda: sets, tmp_path, 1) is sets
+    assert load_shared(lambda: sets, tmp_path, 1) is sets
 
 
 def test_a_batch_that_cannot_be_divided_evenly_is_refused():

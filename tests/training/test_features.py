@@ -1,4 +1,8 @@
-"""Frozen backbones: features cached on disk, and training of the layers above them."""
+"""Frozen backbones: features cached on disk, and training of the layers above them.
+
+Depth d is the d-th stage of a backbone, from 1. A backbone frozen to depth d can be cut there: the
+features of that depth are computed once, and training starts from them.
+"""
 
 import json
 from dataclasses import replace
@@ -18,7 +22,7 @@ from foveal.models import AttentionNet, Inputs, PlainNet
 from foveal.training import parse_recipe, train
 from foveal.training.batches import Batches
 from foveal.training.feature_files import INDEX, cached_features
-from foveal.training.features import Cut, FeatureBatches, cut_of, logits_of, predict_features
+from foveal.training.features import Cut, FeatureBatches, logits_of, make_cut, predict_features
 from foveal.training.first_hour.probe import near_duplicates, probe
 from foveal.training.linear import LabelledVectors, fit_linear
 from photo_folders import write_halves
@@ -27,6 +31,7 @@ STAGES = [[4], [6], [8]]
 
 
 def make_model(**options):
+    """Return an attention net for photographs whose backbone is frozen to depth 2."""
     torch.manual_seed(0)
     inputs = Inputs(short_side=32, mean=(0.4,), std=(0.2,))
     net = AttentionNet(VGGBackbone(3, STAGES), num_classes=3, inputs=inputs, **options)
@@ -35,17 +40,22 @@ def make_model(**options):
 
 
 def make_photographs():
+    """Return a set of twelve photographs in three sizes, 5, 3 and 4 of each."""
     generator = torch.Generator().manual_seed(0)
-    sizes = ((32, 64, 5), (64, 32, 3), (32, 32, 4))
-    parts = [torch.randint(256, (n, 3, h, w), generator=generator).byte() for h, w, n in sizes]
+    sizes = ((32, 64, 5), (64, 32, 3), (32, 32, 4))  # height, width and number of photographs
+    parts = [
+        torch.randint(256, (count, 3, height, width), generator=generator).byte()
+        for height, width, count in sizes
+    ]
     labels = torch.arange(12) % 3
     paths = tuple(f"{index}.png" for index in range(12))
     return ImageSet("photos", "train", Photos(tuple(parts)), labels, ("a", "b", "c"), paths)
 
 
 def compute_features(net, images, folder, **options):
+    """Compute or reuse the cached features; return them and the lines that were reported."""
     lines = []
-    cut = cut_of(net, 2, options.get("mirrored", True))
+    cut = make_cut(net, 2, options.get("mirrored", True))
     return cached_features(net, cut, images, folder / "features", notify=lines.append), lines
 
 
@@ -55,13 +65,13 @@ def test_a_backbone_cut_at_any_depth_gives_the_same_features(depth):
     backbone = EfficientNetLite().eval()
     images = torch.rand(2, 3, 45, 70)
     with torch.no_grad():
-        local, whole = backbone(images)
+        local, global_vector = backbone(images)
         lower = backbone.begin(images, depth)
-        features, vector = backbone.finish(lower[-1], depth)
-    assert torch.equal(vector, whole)
+        upper, vector = backbone.finish(lower[-1], depth)
+    assert torch.equal(vector, global_vector)
     assert len(lower) == depth
     for number, values in enumerate(local, start=1):
-        actual = lower[number - 1] if number <= depth else features[number]
+        actual = lower[number - 1] if number <= depth else upper[number]
         assert torch.equal(actual, values)
 
 
@@ -71,11 +81,11 @@ def test_layers_frozen_to_a_depth_do_not_change(depth):
     backbone = EfficientNetLite().train()
     backbone.freeze(depth)
     before = {name: values.clone() for name, values in backbone.state_dict().items()}
-    trained = [p for p in backbone.parameters() if p.requires_grad]
-    _, whole = backbone(torch.rand(2, 3, 64, 64))
-    if trained:
-        whole.sum().backward()
-        torch.optim.SGD(trained, lr=1.0).step()
+    trainable = [p for p in backbone.parameters() if p.requires_grad]
+    _, global_vector = backbone(torch.rand(2, 3, 64, 64))
+    if trainable:
+        global_vector.sum().backward()
+        torch.optim.SGD(trainable, lr=1.0).step()
     changed = {
         name for name, values in backbone.state_dict().items() if not values.equal(before[name])
     }
@@ -88,6 +98,7 @@ def test_layers_frozen_to_a_depth_do_not_change(depth):
         for key in stage.state_dict()
     }
     assert not changed & frozen
+    # Some of the other weights may keep their value, because their gradient is zero.
     assert len(changed) >= 0.5 * (len(before) - len(frozen))
 
 
@@ -104,23 +115,22 @@ def test_a_backbone_without_stages_can_only_be_frozen_completely():
     backbone.freeze(len(backbone.widths))
     assert not any(p.requires_grad for p in backbone.parameters())
     images = torch.rand(1, 3, 64, 64)
-    local, whole = backbone(images)
+    local, global_vector = backbone(images)
     _, vector = backbone.finish(backbone.begin(images, len(local))[-1], len(local))
-    assert torch.equal(vector, whole)
+    assert torch.equal(vector, global_vector)
 
 
 def test_a_batch_of_photographs_has_one_size_and_an_epoch_has_each_once():
     images = make_photographs()
-    order = torch.arange(12)
-    batches = Batches(images.images, order, 2, seed=1)
+    sizes = [(32, 64)] * 5 + [(64, 32)] * 3 + [(32, 32)] * 4  # of each photograph
+    batches = Batches(images.images, torch.arange(12), 2, seed=1)  # labelled with their indices
     batch_list = [(tuple(pixels.shape[-2:]), labels.tolist()) for pixels, labels in batches]
     assert len(batch_list) == len(batches) == 3 + 2 + 2
-    assert sorted(i for _, labels in batch_list for i in labels) == list(range(12))
+    assert sorted(index for _, labels in batch_list for index in labels) == list(range(12))
     for size, labels in batch_list:
         assert len(labels) <= 2
         for index in labels:
-            expected = (32, 64) if index < 5 else (64, 32) if index < 8 else (32, 32)
-            assert size == expected
+            assert size == sizes[index]
     assert [size for size, _ in batch_list] != sorted(size for size, _ in batch_list)
 
 
@@ -140,14 +150,16 @@ def test_each_image_is_mirrored_every_other_epoch(tmp_path):
     plain = [net(part.float() / 255) for part in images.images.parts]
     expected = [torch.cat(plain).detach(), torch.cat(mirrored).detach()]
     epoch = 0
-    batches = FeatureBatches(features, torch.arange(12), 5, seed=0, epoch=lambda: epoch)
-    is_mirrored = torch.zeros(2, 12, dtype=torch.long)
+    batches = FeatureBatches(features, torch.arange(12), 5, seed=0, get_epoch=lambda: epoch)
+    is_mirrored = torch.zeros(2, 12, dtype=torch.long)  # in each epoch, for each image
     for number in range(2):
         epoch = number
         for values, indices in batches:
             with torch.no_grad():
                 logits = logits_of(net, values, 2)
-            distance = torch.stack([(logits - e[indices]).abs().amax(dim=1) for e in expected])
+            distance = torch.stack(
+                [(logits - reference[indices]).abs().amax(dim=1) for reference in expected]
+            )
             is_mirrored[number, indices] = distance.argmin(dim=0)
     assert torch.equal(is_mirrored[0], 1 - is_mirrored[1])
     assert set(is_mirrored[0].tolist()) == {0, 1}
@@ -156,19 +168,19 @@ def test_each_image_is_mirrored_every_other_epoch(tmp_path):
 def test_features_are_cached_until_images_weights_or_settings_change(tmp_path):
     net, images = make_model(depths=[3]), make_photographs()
     first, lines = compute_features(net, images, tmp_path)
-    stamp = (tmp_path / "features" / INDEX).stat().st_mtime_ns
-    again, lines = compute_features(net, images, tmp_path)
+    modified_ns = (tmp_path / "features" / INDEX).stat().st_mtime_ns
+    reused, lines = compute_features(net, images, tmp_path)
     assert not lines
-    assert (tmp_path / "features" / INDEX).stat().st_mtime_ns == stamp
-    assert torch.equal(first.whole, again.whole)
+    assert (tmp_path / "features" / INDEX).stat().st_mtime_ns == modified_ns
+    assert torch.equal(first.global_vectors, reused.global_vectors)
     changed = make_photographs()
     changed.images.parts[0][0, 0, 0, 0] += 1
-    for other, its_images, options in (
+    for other_net, other_images, options in (
         (net, changed, {}),
         (make_model(depths=[2, 3]), images, {}),
         (net, images, {"mirrored": False}),
     ):
-        _, lines = compute_features(other, its_images, tmp_path, **options)
+        _, lines = compute_features(other_net, other_images, tmp_path, **options)
         assert "computed again" in lines[0]
     with torch.no_grad():
         net.backbone.blocks[0][0].conv.weight.mul_(2)
@@ -176,36 +188,36 @@ def test_features_are_cached_until_images_weights_or_settings_change(tmp_path):
     assert "other images or settings" in lines[0]
 
 
-@pytest.mark.parametrize("damage", ["index", "part", "cut", "list", "junk"])
+@pytest.mark.parametrize("damage", ["no index", "no part", "truncated part", "list", "other type"])
 def test_incomplete_or_damaged_features_are_computed_again(tmp_path, damage):
     net, images = make_model(depths=[3]), make_photographs()
     first, _ = compute_features(net, images, tmp_path)
-    expected = first.whole.clone()
+    expected = first.global_vectors.clone()
     folder = tmp_path / "features"
     index = folder / INDEX
     part = folder / "part-1-depth-2.npy"
-    if damage == "index":
+    if damage == "no index":
         index.unlink()
-    elif damage == "part":
+    elif damage == "no part":
         part.unlink()
-    elif damage == "cut":
+    elif damage == "truncated part":
         part.write_bytes(part.read_bytes()[:200])
     elif damage == "list":
         index.write_text("[]")
     else:
         index.write_text(json.dumps(json.loads(index.read_text()) | {"sizes": "many"}))
-    again, lines = compute_features(net, images, tmp_path)
+    recomputed, lines = compute_features(net, images, tmp_path)
     assert "again" in lines[0]
-    assert torch.equal(again.whole, expected)
+    assert torch.equal(recomputed.global_vectors, expected)
 
 
 def test_features_too_large_for_the_disk_are_refused_before_computation(tmp_path, monkeypatch):
     net, images = make_model(depths=[2, 3]), make_photographs()
     compute_features(net, images, tmp_path)
     folder = tmp_path / "features"
-    used = sum(path.stat().st_size for path in folder.glob("*.npy"))
-    headers = 128 * len(list(folder.glob("*.npy")))
-    usage = type("Usage", (), {"free": used - headers - 1})
+    used_bytes = sum(path.stat().st_size for path in folder.glob("*.npy"))
+    header_bytes = 128 * len(list(folder.glob("*.npy")))
+    usage = type("Usage", (), {"free": used_bytes - header_bytes - 1})
     monkeypatch.setattr("foveal.training.feature_files.shutil.disk_usage", lambda path: usage)
     with pytest.raises(UserError, match=r"free on its disk: use training\.cache=false"):
         compute_features(net, images, tmp_path / "other")
@@ -213,7 +225,7 @@ def test_features_too_large_for_the_disk_are_refused_before_computation(tmp_path
     compute_features(net, images, tmp_path / "other")
 
 
-def test_indexing_features_selects_their_images(tmp_path):
+def test_indexing_features_selects_the_features_of_those_images(tmp_path):
     net, images = make_model(depths=[3]), make_photographs()
     features, _ = compute_features(net, images, tmp_path)
     indices = torch.tensor([0, 4, 6, 11])
@@ -237,7 +249,7 @@ def test_the_linear_layer_separates_separable_classes():
 def test_a_near_duplicate_is_found_even_if_mirrored(tmp_path):
     torch.manual_seed(0)
     net = PlainNet(EfficientNetLite(weights="imagenet"), inputs=Inputs(mean=(0.5,), std=(0.5,)))
-    cut = Cut(5, (5,), True)
+    cut = Cut(5, (5,), True)  # at depth 5; mirrored features are stored too
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(6, 3, 5, 5, generator=generator)
     images = (torch.nn.functional.interpolate(coarse, (64, 64), mode="bilinear") * 255).byte()
@@ -247,14 +259,16 @@ def test_a_near_duplicate_is_found_even_if_mirrored(tmp_path):
         ImageSet("p", split, pixels, torch.zeros(len(pixels), dtype=torch.long), ("a",))
         for split, pixels in (("train", images[:5]), ("test", test))
     ]
-    train_set, test_set = (cached_features(net, cut, one, tmp_path / one.split) for one in sets)
-    duplicates = near_duplicates(test_set, train_set, ("x", "y"), tuple("01234"))
+    train_features, test_features = (
+        cached_features(net, cut, image_set, tmp_path / image_set.split) for image_set in sets
+    )
+    duplicates = near_duplicates(test_features, train_features, ("x", "y"), tuple("01234"))
     assert duplicates == (("y", "2"),)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder of photographs in three shapes and two classes: bright on the left or right."""
+    """A folder of photographs of three shapes in two classes: bright on the left or right."""
     root = tmp_path_factory.mktemp("photos")
     write_halves(root / "train", 12)
     write_halves(root / "test", 4, seed=1)
@@ -262,6 +276,7 @@ def folder(tmp_path_factory):
 
 
 def make_recipe(**changes):
+    """Return a recipe on cached features; keyword arguments update its sections."""
     values = {
         "name": "cached",
         "model": {
@@ -294,18 +309,20 @@ def test_a_run_on_cached_features_saves_a_model_and_deletes_the_features(tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["attention", "plain"])
-def test_a_run_can_start_from_the_linear_probe(tmp_path, folder, kind):
+def test_a_run_with_linear_start_begins_with_the_predictions_of_the_linear_probe(
+    tmp_path, folder, kind
+):
     options = {"linear_start": True, "lr": 0.0, "epochs": 1, "fixed_norm": True}
-    settings = make_recipe(training=options)
+    recipe = make_recipe(training=options)
     if kind == "plain":
-        backbone = settings.model["backbone"]
-        settings = replace(settings, model={"name": "plain", "backbone": backbone})
-    out = train(settings, tmp_path / "run", data=str(folder), progress=False, keep_features=True)
+        backbone = recipe.model["backbone"]
+        recipe = replace(recipe, model={"name": "plain", "backbone": backbone})
+    out = train(recipe, tmp_path / "run", data=str(folder), progress=False, keep_features=True)
     sets = {
         split: load_images(folder, split, size=ShortSide(64), channels=3)
         for split in ("train", "val", "test")
     }
-    linear_probe = probe(settings, sets, out / "features")
+    linear_probe = probe(recipe, sets, out / "features")
     trained = zoo.load(out)
     predictions = [trained(part.float() / 255).argmax(dim=1) for part in sets["test"].images.parts]
     assert torch.equal(torch.cat(predictions), linear_probe.predictions)
@@ -318,13 +335,15 @@ def test_a_run_can_start_from_the_linear_probe(tmp_path, folder, kind):
 def test_only_a_plain_softmax_attention_can_start_from_the_linear_probe(
     tmp_path, folder, model_settings
 ):
-    settings = make_recipe(model=model_settings, training={"linear_start": True})
+    recipe = make_recipe(model=model_settings, training={"linear_start": True})
     with pytest.raises(UserError, match=r"model\.depths=\[5\], softmax attention"):
-        train(settings, tmp_path / "run", data=str(folder), progress=False)
+        train(recipe, tmp_path / "run", data=str(folder), progress=False)
 
 
 def test_a_resumed_run_on_cached_features_equals_an_uninterrupted_one(tmp_path, folder):
-    uninterrupted = train(make_recipe(), tmp_path / "whole", data=str(folder), progress=False)
+    uninterrupted = train(
+        make_recipe(), tmp_path / "uninterrupted", data=str(folder), progress=False
+    )
     stopped = tmp_path / "stopped"
 
     class Stop(Callback):
@@ -356,9 +375,9 @@ def test_contradictory_settings_are_an_error(changes, expected):
 
 
 def test_features_of_a_model_without_a_backbone_cannot_be_cached(tmp_path, folder):
-    settings = replace(make_recipe(), model={"name": "cnn"})
+    recipe = replace(make_recipe(), model={"name": "cnn"})
     with pytest.raises(UserError, match="a model with a backbone"):
-        train(settings, tmp_path / "run", data=str(folder), progress=False)
+        train(recipe, tmp_path / "run", data=str(folder), progress=False)
     assert not (tmp_path / "run").exists()
 
 
@@ -367,8 +386,8 @@ def test_a_backbone_can_start_from_a_weights_file(tmp_path, folder):
     backbone = EfficientNetLite()
     file = tmp_path / "own.safetensors"
     save_file(backbone.state_dict(), file)
-    settings = make_recipe(model={"backbone": {"name": "efficientnet-lite0", "weights": str(file)}})
-    out = train(settings, tmp_path / "run", data=str(folder), progress=False)
+    recipe = make_recipe(model={"backbone": {"name": "efficientnet-lite0", "weights": str(file)}})
+    out = train(recipe, tmp_path / "run", data=str(folder), progress=False)
     card = zoo.card(out)
     assert card["backbone_weights"].startswith("own.safetensors, SHA-256 ")
     assert "own.safetensors" not in (out / "config.json").read_text()
@@ -379,17 +398,17 @@ def test_a_backbone_can_start_from_a_weights_file(tmp_path, folder):
 def test_a_weights_file_of_another_model_is_refused(tmp_path, folder):
     file = tmp_path / "other.safetensors"
     save_file({"conv.weight": torch.zeros(3)}, file)
-    settings = make_recipe(model={"backbone": {"name": "efficientnet-lite0", "weights": str(file)}})
+    recipe = make_recipe(model={"backbone": {"name": "efficientnet-lite0", "weights": str(file)}})
     with pytest.raises(UserError, match="belong to another model"):
-        train(settings, tmp_path / "run", data=str(folder), progress=False)
+        train(recipe, tmp_path / "run", data=str(folder), progress=False)
 
 
 def test_an_unreachable_hub_falls_back_to_the_shipped_backbone(tmp_path, folder, monkeypatch):
     monkeypatch.setattr("foveal.training.pretrained.backbone_weights", lambda name: "scratch")
     backbone = {"name": "timm", "model": "resnet18", "pretrained": True}
     lines = []
-    settings = make_recipe(model={"backbone": backbone})
-    out = train(settings, tmp_path / "run", data=str(folder), progress=False, notify=lines.append)
+    recipe = make_recipe(model={"backbone": backbone})
+    out = train(recipe, tmp_path / "run", data=str(folder), progress=False, notify=lines.append)
     assert [line for line in lines if "Hub cannot be reached" in line and "resnet18" in line]
     assert zoo.card(out)["backbone_weights"] == "imagenet, shipped with Foveal"
     assert zoo.load(out).backbone.settings()["weights"] == "imagenet"

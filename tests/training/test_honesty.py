@@ -1,4 +1,9 @@
-"""Honest training: objectives that keep class information out of the locations of a focus model."""
+"""Honest training: objectives that keep class information out of the locations of a focus model.
+
+The terms are an adversary (probes that predict the class from the locations, whose gradient is
+reversed), the dependence between locations and classes, and swapped content of patches. In the
+settling phase, the last fraction `honesty.settle` of the training, the locations no longer change.
+"""
 
 import pytest
 import torch
@@ -43,17 +48,19 @@ def test_dependence_is_high_only_if_locations_encode_the_class():
 def test_dependence_equals_its_formula():
     locations, labels = torch.rand(7, 4).double(), torch.tensor([0, 0, 1, 1, 2, 2, 2])
     kernel = torch.zeros(7, 7).double()
-    same = torch.zeros(7, 7).double()
+    same_class = torch.zeros(7, 7).double()
     for i in range(7):
         for j in range(7):
             distance = float((locations[i] - locations[j]).square().sum())
             kernel[i, j] = sum(
                 torch.exp(torch.tensor(-distance / (2 * w * w))) for w in (0.1, 0.3, 1)
             )
-            same[i, j] = labels[i] == labels[j]
+            same_class[i, j] = labels[i] == labels[j]
     centring = torch.eye(7).double() - 1 / 7
-    first, second = centring @ kernel @ centring, centring @ same @ centring
-    expected = (first * second).sum() / (first.norm() * second.norm())
+    locations_kernel = centring @ kernel @ centring
+    labels_kernel = centring @ same_class @ centring
+    norms = locations_kernel.norm() * labels_kernel.norm()
+    expected = (locations_kernel * labels_kernel).sum() / norms
     assert torch.allclose(dependence(locations, labels), expected, atol=1e-6)
 
 
@@ -72,7 +79,7 @@ def shortcut_set(count, seed, split):
     return ImageSet("shortcut", split, images.to(torch.uint8), labels, tuple("abcd"))
 
 
-def new_model():
+def make_model():
     """Return a focus model with one keypoint, always with the same weights."""
     torch.manual_seed(0)
     return build_model(
@@ -87,34 +94,37 @@ def new_model():
 
 
 def train_toy(honesty, steps=400):
+    """Return a model trained with given honesty settings, and its training set."""
     recipe = parse_recipe({"name": "toy", "model": {"name": "focus"}, "honesty": honesty})
-    model = new_model()
+    model = make_model()
     module = Classification(model, recipe, steps)
     optimizer = module.configure_optimizers()["optimizer"]
-    train = shortcut_set(2000, 0, "train")
+    train_set = shortcut_set(2000, 0, "train")
     model.train()
     module.log = lambda *arguments, **settings: None
     for step in range(steps):
-        part = torch.arange(step * 100, step * 100 + 100) % len(train)
+        indices = torch.arange(step * 100, step * 100 + 100) % len(train_set)
         optimizer.zero_grad()
-        module.training_step((train.images[part], train.labels[part]), step).backward()
+        batch = train_set.images[indices], train_set.labels[indices]
+        module.training_step(batch, step).backward()
         nn.utils.clip_grad_norm_(module.parameters(), 5.0)
         for group in optimizer.param_groups:
             group["lr"] = 3e-3
         optimizer.step()
-    return model.eval(), train
+    return model.eval(), train_set
 
 
 @pytest.fixture(scope="module")
-def plain():
+def plain_scores():
     """The leakage and content following of a model trained without honesty terms."""
     return scores(*train_toy({}))
 
 
-def scores(model, train):
-    test = shortcut_set(600, 1, "test")
-    leakage = position_leakage(model, train, test)
-    return leakage, content_following(model, test, 500).content_following
+def scores(model, train_set):
+    """Return the position leakage and the content following of a model."""
+    test_set = shortcut_set(600, 1, "test")
+    leakage = position_leakage(model, train_set, test_set)
+    return leakage, content_following(model, test_set, 500).content_following
 
 
 @pytest.mark.parametrize(
@@ -126,10 +136,11 @@ def scores(model, train):
         {"adversary": 1.0, "swap": 1.0, "probes": 3},
     ],
 )
-def test_honest_training_lowers_leakage_and_raises_content_following(honesty, plain):
+def test_honest_training_lowers_leakage_and_raises_content_following(honesty, plain_scores):
     leakage, content = scores(*train_toy(honesty))
-    assert leakage < plain[0] - 0.1
-    assert content > plain[1]
+    plain_leakage, plain_content = plain_scores
+    assert leakage < plain_leakage - 0.1
+    assert content > plain_content
 
 
 def test_the_probes_are_trained_but_not_saved():
@@ -145,24 +156,31 @@ def test_the_probes_are_trained_but_not_saved():
     assert not any("probe" in name for name in model.state_dict())
 
 
-def _honesty_loss(honesty, done, moves=None, identical_probes=False):
-    """Return the honesty loss at the fraction `done` of training, and the size of its gradient."""
-    train = shortcut_set(200, 0, "train")
-    model = new_model()
-    honest = HonestyTerms(
+def _honesty_loss(honesty, progress, moves=None, identical_probes=False):
+    """Return the honesty loss, and the sum of its absolute gradients in the detector.
+
+    Args:
+        honesty: the honesty settings.
+        progress: fraction of the training that is done, from 0 to 1.
+        moves: (B, 2, 3), the affine maps of the augmentation; None for images as they are.
+        identical_probes: whether all probes have the weights of the first.
+    """
+    train_set = shortcut_set(200, 0, "train")
+    model = make_model()
+    terms = HonestyTerms(
         model, 1, parse_recipe({"name": "toy", "model": {"name": "focus"}, "honesty": honesty})
     )
-    for probe in honest.adversarial.probes[1:] if identical_probes else ():
-        probe.load_state_dict(honest.adversarial.probes[0].state_dict())
-    images = train.images.float() / 255
+    for probe in terms.adversarial.probes[1:] if identical_probes else ():
+        probe.load_state_dict(terms.adversarial.probes[0].state_dict())
+    images = train_set.images.float() / 255
     view = WholeView(images)
-    loss = honest(model, Step(view, model.observe(view), train.labels, moves, done))
+    loss = terms(model, Step(view, model.observe(view), train_set.labels, moves, progress))
     loss.backward()
     gradients = [p.grad for p in model.detector.parameters() if p.grad is not None]
     return float(loss.detach()), sum(float(gradient.abs().sum()) for gradient in gradients)
 
 
-def test_identical_probes_give_the_gradient_of_one():
+def test_several_identical_probes_give_the_gradient_of_a_single_one():
     loss, gradient = _honesty_loss({"adversary": 1.0}, 1.0, identical_probes=True)
     loss_of_three, gradient_of_three = _honesty_loss(
         {"adversary": 1.0, "probes": 3}, 1.0, identical_probes=True
@@ -171,57 +189,61 @@ def test_identical_probes_give_the_gradient_of_one():
     assert gradient_of_three == pytest.approx(gradient, rel=1e-3)
 
 
-def test_the_terms_grow_over_the_ramp():
+def test_the_gradient_of_the_terms_grows_during_the_ramp():
     honesty = {"dependence": 1.0, "adversary": 1.0}
     without_ramp = _honesty_loss(honesty, 0.0)
     honesty["ramp"] = 0.5
-    start, half, end = (_honesty_loss(honesty, done) for done in (0.0, 0.25, 0.5))
-    assert start[1] == 0
-    assert half[1] == pytest.approx(end[1] / 2, rel=1e-3)
+    start, half, end = (_honesty_loss(honesty, progress) for progress in (0.0, 0.25, 0.5))
+    (_, start_gradient), (_, half_gradient), (_, end_gradient) = start, half, end
+    assert start_gradient == 0
+    assert half_gradient == pytest.approx(end_gradient / 2, rel=1e-3)
     assert end == pytest.approx(without_ramp)
 
 
-def test_after_settling_only_the_head_is_trained():
-    digits = shortcut_set(200, 0, "train")
-    images = digits.images.float() / 255
+def test_only_the_head_is_trained_in_the_settling_phase():
+    train_set = shortcut_set(200, 0, "train")
+    images = train_set.images.float() / 255
     honesty = {"adversary": 1.0, "dependence": 1.0, "settle": 0.25}
     recipe = parse_recipe({"name": "toy", "model": {"name": "focus"}, "honesty": honesty})
-    for done, settled in ((0.74, False), (0.75, True)):
-        model = new_model()
-        honest = HonestyTerms(model, 1, recipe)
+    for progress, is_settled in ((0.74, False), (0.75, True)):
+        model = make_model()
+        terms = HonestyTerms(model, 1, recipe)
         view = WholeView(images)
-        observed = honest.observe(model, view, done)
-        honesty_loss = honest(model, Step(view, observed, digits.labels, None, done))
-        (F.cross_entropy(observed.logits, digits.labels) + honesty_loss).backward()
+        observed = terms.observe(model, view, progress)
+        honesty_loss = terms(model, Step(view, observed, train_set.labels, None, progress))
+        (F.cross_entropy(observed.logits, train_set.labels) + honesty_loss).backward()
         has_gradient = [
             any(p.grad is not None for p in part.parameters())
-            for part in (model.detector, honest.adversarial.probes, model.head)
+            for part in (model.detector, terms.adversarial.probes, model.head)
         ]
-        assert has_gradient == [not settled, not settled, True]
+        assert has_gradient == [not is_settled, not is_settled, True]
         explanation = model.eval().observe(WholeView(images))
-        assert torch.allclose(observed.keypoints, explanation.keypoints) == settled
+        assert torch.allclose(observed.keypoints, explanation.keypoints) == is_settled
 
 
-def test_a_settled_run_no_longer_changes_its_detector(tmp_path):
+def test_the_detector_does_not_change_in_the_settling_phase(tmp_path):
     changes = ["epochs=2", "data.limit=400", "average=0", "keep=last", "honesty.adversary=0.1"]
     recipe = load_recipe("mnist-5k-focus", [*changes, "honesty.settle=0.5"])
     weights = []
 
-    class Watch(Callback):
+    class RecordWeights(Callback):
         def on_train_epoch_end(self, trainer, module):
             parts = (module.model.detector, module.model.head)
             weights.append(
-                [torch.cat([w.detach().flatten() for w in p.parameters()]) for p in parts]
+                [
+                    torch.cat([weight.detach().flatten() for weight in part.parameters()])
+                    for part in parts
+                ]
             )
 
-    train(recipe, tmp_path, progress=False, callbacks=[Watch()])
+    train(recipe, tmp_path, progress=False, callbacks=[RecordWeights()])
     (detector, head), (later_detector, later_head) = weights
     assert torch.equal(detector, later_detector)
     assert not torch.equal(head, later_head)
 
 
-def test_the_learning_rate_has_a_second_cycle_after_settling():
-    model = new_model()
+def test_the_learning_rate_has_a_second_cycle_in_the_settling_phase():
+    model = make_model()
     changes = {"honesty": {"settle": 0.25, "swap": 0.1}, "training": {"lr": 0.01}}
     module = Classification(
         model, parse_recipe({"name": "toy", "model": {"name": "focus"}, **changes}), 100
@@ -238,20 +260,22 @@ def test_the_learning_rate_has_a_second_cycle_after_settling():
     assert rates[-1] < 2e-4
 
 
-def test_the_swap_loss_remains_after_settling():
+def test_the_swap_loss_remains_in_the_settling_phase():
     honesty = {"adversary": 1.0, "swap": 1.0, "settle": 0.25}
-    before, after = (_honesty_loss(honesty, done)[0] for done in (0.74, 0.75))
-    assert 0 < after < before
+    (loss_before, _), (loss_after, _) = (
+        _honesty_loss(honesty, progress) for progress in (0.74, 0.75)
+    )
+    assert 0 < loss_after < loss_before
 
 
 def test_the_still_option_measures_locations_before_augmentation():
     labels = shortcut_set(200, 0, "train").labels
     moves = torch.eye(2, 3).repeat(200, 1, 1)
     moves[:, 0, 2] = labels.float()  # as if each class had been shifted differently
-    plain, with_still = (
-        _honesty_loss({"dependence": 1.0, "still": still}, 0.0, moves)[0] for still in (False, True)
+    (loss, _), (loss_with_still, _) = (
+        _honesty_loss({"dependence": 1.0, "still": still}, 0.0, moves) for still in (False, True)
     )
-    assert with_still > plain + 0.2
+    assert loss_with_still > loss + 0.2
 
 
 def test_honest_training_refuses_mixed_images():

@@ -1,4 +1,4 @@
-"""Recipes: loading, overrides and errors."""
+"""Recipes, the settings of training runs: loading, overrides and errors."""
 
 import pytest
 import yaml
@@ -8,7 +8,7 @@ from foveal.training import load_recipe, parse_recipe, recipe_names, recipe_text
 from foveal.training.recipe import write_recipe
 
 
-def test_every_recipe_loads_and_is_named_like_its_file():
+def test_every_recipe_can_be_loaded_and_has_the_name_of_its_file():
     for name in recipe_names():
         assert load_recipe(name).name == name
 
@@ -19,7 +19,7 @@ def test_a_written_recipe_reads_back_the_same(tmp_path):
     assert load_recipe(tmp_path / "recipe.yaml") == recipe
 
 
-def test_overrides_reach_sections_with_and_without_a_dot():
+def test_overrides_may_omit_the_section_of_a_key():
     recipe = load_recipe(
         "mnist-focus", ["epochs=3", "augment.shift=1", "model.patch_size=7", "data.size=32"]
     )
@@ -76,9 +76,9 @@ def test_a_misspelt_key_in_a_file_suggests_the_nearest_key(tmp_path):
 def test_a_broken_file_is_a_one_line_error(tmp_path, text):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         load_recipe(path)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_recipe_cannot_build_python_objects(tmp_path):

@@ -1,4 +1,4 @@
-"""Reconstruction: detectors, decoders, losses, and training without labels."""
+"""Reconstruction: detectors trained without labels, by rebuilding images from a few patches."""
 
 import json
 
@@ -15,7 +15,7 @@ from foveal.detectors import ReconstructionDetector
 from foveal.detectors.heatmap import mean_location
 from foveal.foundation.errors import UserError
 from foveal.heads import ConvDecoder, VAEDecoder
-from foveal.heads.decoders import canvas_of, rebuilt
+from foveal.heads.decoders import canvas_of, rebuilt_output
 from foveal.images import WholeView
 from foveal.images.geometry import from_px, soft_mask, to_px
 from foveal.metrics import evaluate
@@ -44,7 +44,11 @@ SMALL_RUN = [
 
 
 def blobs(count, size=16, seed=0):
-    """Return images (count, 1, size, size), each with a light square of 4x4, and its centres."""
+    """Return images with a light square of 4x4 pixels each, and the centres of the squares.
+
+    Returns:
+        (count, 1, size, size) and (count, 2), as (x, y) in pixels.
+    """
     generator = torch.Generator().manual_seed(seed)
     corners = torch.randint(1, size - 5, (count, 2), generator=generator)
     steps = torch.arange(size)
@@ -55,7 +59,7 @@ def blobs(count, size=16, seed=0):
 
 @pytest.fixture(scope="session")
 def unlabelled(tmp_path_factory):
-    """A folder of images with a light square each, in two meaningless classes."""
+    """A folder of images with a light square each; the two classes have no meaning."""
     folder = tmp_path_factory.mktemp("blobs")
     for split, count in (("train", 160), ("test", 20)):
         images, _ = blobs(count, seed=count)
@@ -88,20 +92,21 @@ def test_the_detector_gets_a_gradient_and_learns_to_find_the_square():
     model = reconstructor(detector, ConvDecoder(1, (8, 16)), patch_size=5)
     images, centres = blobs(256)
     before = detector(WholeView(images)).xy.detach()
-    first = {name: p.clone() for name, p in detector.named_parameters()}
+    initial = {name: p.clone() for name, p in detector.named_parameters()}
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     for step in range(200):
         optimizer.zero_grad()
         F.mse_loss(model(images), images).backward()
         if step == 0:
-            grads = {n: p.grad for n, p in detector.named_parameters()}
-            assert all(g.any() for n, g in grads.items() if n != "heatmaps.bias")
+            gradients = {name: weight.grad for name, weight in detector.named_parameters()}
+            del gradients["heatmaps.bias"]  # a softmax ignores an added constant
+            assert all(gradient.any() for gradient in gradients.values())
         optimizer.step()
     model.eval()
     after = detector(WholeView(images)).xy.detach()
     assert (after - before).abs().mean() > 0.05
     assert all(
-        not torch.equal(first[n], p) for n, p in detector.named_parameters() if "bias" not in n
+        not torch.equal(initial[n], p) for n, p in detector.named_parameters() if "bias" not in n
     )
 
     def hit_rate(keypoints):
@@ -157,8 +162,8 @@ def test_the_perceptual_distance_of_equal_images_is_zero_and_keeps_the_random_st
     features.distance(images, others).backward()
     assert others.grad.any()
     assert not any(p.requires_grad for p in features.parameters())
-    same = RandomFeatures(3).distance(images, images * 0.5)
-    torch.testing.assert_close(same, features.distance(images, images * 0.5))
+    repeated = RandomFeatures(3).distance(images, images * 0.5)
+    torch.testing.assert_close(repeated, features.distance(images, images * 0.5))
 
 
 def test_samples_of_a_vae_depend_only_on_the_seed():
@@ -172,13 +177,15 @@ def test_samples_of_a_vae_depend_only_on_the_seed():
 
 
 class _GreyDecoder(ConvDecoder):
-    """Rebuilds every image as uniform grey."""
+    """A decoder that rebuilds every image as uniform grey."""
 
     def forward(self, patches, located):
-        return rebuilt(torch.full_like(canvas_of(located)[:, :-1], 0.5))
+        return rebuilt_output(torch.full_like(canvas_of(located)[:, :-1], 0.5))
 
 
 class _IdentityModel(FocusNet):
+    """A model that returns its input as the rebuilt image."""
+
     name = "identity"
 
     def forward(self, images):
@@ -200,14 +207,14 @@ def test_rebuilding_errors_of_grey_and_identical_images():
 def test_a_small_subset_is_balanced_and_depends_on_the_seed():
     labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 5)
     images = torch.arange(85, dtype=torch.uint8).reshape(85, 1, 1, 1)
-    images_set = ImageSet("numbers", "train", images, labels, ("a", "b", "c"))
-    assert images_set.few(12).labels.bincount().tolist() == [4, 4, 4]
-    assert images_set.few(45).labels.bincount().tolist() == [20, 20, 5]
-    first, other = images_set.few(12, seed=0), images_set.few(12, seed=1)
-    assert torch.equal(first.images, images_set.few(12, seed=0).images)
+    image_set = ImageSet("numbers", "train", images, labels, ("a", "b", "c"))
+    assert image_set.few(12).labels.bincount().tolist() == [4, 4, 4]
+    assert image_set.few(45).labels.bincount().tolist() == [20, 20, 5]
+    first, other = image_set.few(12, seed=0), image_set.few(12, seed=1)
+    assert torch.equal(first.images, image_set.few(12, seed=0).images)
     assert not torch.equal(first.images, other.images)
     with pytest.raises(UserError, match="at most 85 images, the size of numbers, but got 86"):
-        images_set.few(86)
+        image_set.few(86)
 
 
 @pytest.fixture(scope="session")
@@ -234,25 +241,23 @@ def test_training_without_labels_finds_the_square_and_writes_a_card(saliency_run
     )
 
 
-def test_labels_are_not_read(unlabelled, saliency_run, tmp_path):
-    mixed = tmp_path / "mixed"
+def test_labels_do_not_affect_the_weights(unlabelled, saliency_run, tmp_path):
+    renamed = tmp_path / "renamed"
     for split in ("train", "test"):
         for path in sorted((unlabelled / split).rglob("*.png")):
-            # Other classes for the same images, in the same order of reading.
-            target = mixed / split / f"{path.parent.name}2" / path.name
+            # The same images, in the same order, in classes of other names.
+            target = renamed / split / f"{path.parent.name}2" / path.name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
     recipe = load_recipe("mnist-saliency", [*SMALL_RUN, "model.detector.keypoints=1", "epochs=1"])
     runs = [
         train(recipe, tmp_path / name, data=str(data), progress=False)
-        for name, data in (("one", unlabelled), ("other", mixed))
+        for name, data in (("original", unlabelled), ("other", renamed))
     ]
-    one, other = (load_file(run / "model.safetensors") for run in runs)
-    assert all(torch.equal(one[key], other[key]) for key in one)
-    assert (
-        "classes" not in (runs[0] / "config.json").read_text()
-        or not zoo.load(runs[0]).inputs.classes
-    )
+    expected, weights = (load_file(run / "model.safetensors") for run in runs)
+    assert all(torch.equal(expected[key], weights[key]) for key in expected)
+    has_classes = "classes" in (runs[0] / "config.json").read_text()
+    assert not (has_classes and zoo.load(runs[0]).inputs.classes)
 
 
 def test_a_resumed_run_with_an_adversary_equals_an_uninterrupted_one(
@@ -260,25 +265,27 @@ def test_a_resumed_run_with_an_adversary_equals_an_uninterrupted_one(
 ):
     settings = [*SMALL_RUN, "epochs=2", "rebuild.adversarial=0.01", "rebuild.diversity=0.1"]
     recipe = load_recipe("mnist-saliency", [*settings, "rebuild.perceptual=0.1"])
-    uninterrupted = train(recipe, tmp_path / "whole", data=str(unlabelled), progress=False)
+    uninterrupted = train(recipe, tmp_path / "uninterrupted", data=str(unlabelled), progress=False)
 
     from foveal.training.objectives.reconstruction.objective import Reconstruction
 
-    step = Reconstruction.training_step
+    training_step = Reconstruction.training_step
 
     def stop(self, batch, index):
         if self.current_epoch == 1 and index == 2:
             raise RuntimeError("power cut")
-        step(self, batch, index)
+        training_step(self, batch, index)
 
-    with monkeypatch.context() as cut:
-        cut.setattr(Reconstruction, "training_step", stop)
+    with monkeypatch.context() as patch:
+        patch.setattr(Reconstruction, "training_step", stop)
         with pytest.raises(RuntimeError, match="power cut"):
-            train(recipe, tmp_path / "cut", data=str(unlabelled), progress=False)
-    train(recipe, tmp_path / "cut", data=str(unlabelled), progress=False, resume=True)
-    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
-    assert all(torch.equal(one[key], other[key]) for key in one)
-    assert uninterrupted == tmp_path / "whole"
+            train(recipe, tmp_path / "resumed", data=str(unlabelled), progress=False)
+    train(recipe, tmp_path / "resumed", data=str(unlabelled), progress=False, resume=True)
+    expected, weights = (
+        load_file(run / "model.safetensors") for run in (uninterrupted, tmp_path / "resumed")
+    )
+    assert all(torch.equal(expected[key], weights[key]) for key in expected)
+    assert uninterrupted == tmp_path / "uninterrupted"
 
 
 def test_a_focus_model_starts_from_a_saved_detector_which_can_be_frozen(
@@ -337,13 +344,15 @@ def test_training_can_start_from_a_single_part(unlabelled, saliency_run, tmp_pat
     settings += ["model.detector.keypoints=1", "model.detector.widths=[8,8]"]
     recipe = load_recipe("mnist-saliency", [*settings, "model.patch_size=5", "epochs=1"])
     run = train(recipe, tmp_path / "run", data=str(unlabelled), progress=False)
-    start_weights, weights = (load_file(r / "model.safetensors") for r in (saliency_run, run))
-    same = {
+    start_weights, weights = (
+        load_file(folder / "model.safetensors") for folder in (saliency_run, run)
+    )
+    unchanged = {
         key
         for key in weights
         if key in start_weights and torch.equal(weights[key], start_weights[key])
     }
-    assert {key for key in weights if key.startswith("detector.")} == same
+    assert {key for key in weights if key.startswith("detector.")} == unchanged
 
 
 def test_a_reconstructor_has_figures_without_accuracy(saliency_run):

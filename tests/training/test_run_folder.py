@@ -1,4 +1,4 @@
-"""Run folders: locking, reuse after a failed attempt, and errors."""
+"""Run folders: locking, use of a folder again after a failed attempt, and errors."""
 
 import errno
 import os
@@ -35,11 +35,13 @@ class Fail(Callback):
         raise self.error
 
 
-def train_small(out, data, *changes, **options):
-    recipe = load_recipe("mnist-cnn", [*SMALL_RUN, *changes])
+def train_small(out, data, *overrides, **options):
+    """Train a small CNN for one epoch in the folder `out`."""
+    recipe = load_recipe("mnist-cnn", [*SMALL_RUN, *overrides])
     return train(recipe, out, data=data, progress=False, **options)
 
 
+# For each reason, the overrides and the arguments of `train` that make a run fail.
 FAILURES = {
     "an unknown model setting": (["model.width=3"], {}),
     "no such data": ([], {"data": "/nowhere"}),
@@ -55,10 +57,10 @@ FAILURES = {
 
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_failed_first_attempt_does_not_block_the_next(name, data, tmp_path):
-    changes, options = FAILURES[name]
-    with pytest.raises(UserError) as caught:
-        train_small(tmp_path / "runs" / "run", options.pop("data", data), *changes, **options)
-    assert "\n" not in str(caught.value)
+    overrides, options = FAILURES[name]
+    with pytest.raises(UserError) as error:
+        train_small(tmp_path / "runs" / "run", options.pop("data", data), *overrides, **options)
+    assert "\n" not in str(error.value)
     assert not (tmp_path / "runs" / "run").exists()
     train_small(tmp_path / "runs" / "run", data)
 
@@ -70,7 +72,7 @@ def test_a_failed_attempt_keeps_other_files_of_the_folder(data, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["log.txt"]
 
 
-def test_the_remains_of_a_killed_first_epoch_are_replaced(data, tmp_path):
+def test_the_files_of_a_run_killed_in_its_first_epoch_are_replaced(data, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "recipe.yaml").write_text("name: other\nmodel: {name: cnn}\n")
     (tmp_path / "checkpoints" / ".last.ckpt.1.partial").write_bytes(b"half")
@@ -100,27 +102,27 @@ def test_a_dead_process_releases_its_folder(tmp_path):
 @pytest.mark.parametrize("out", ["file/run", "file", "x" * 300, "\0"])
 def test_a_folder_that_cannot_be_created_is_a_one_line_error(out, data, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="Cannot write to") as caught:
+    with pytest.raises(UserError, match="Cannot write to") as error:
         train_small(tmp_path / out, data)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("code", "line"),
+    ("code", "message"),
     [
         (errno.EROFS, "Read-only file system"),
         (errno.EACCES, "Permission denied"),
         (errno.ENOSPC, r"disk is full.*--resume"),
     ],
 )
-def test_a_folder_that_cannot_be_written_to_is_an_error(code, line, data, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_to_is_an_error(code, message, data, tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr("foveal.training.run_folder.write_recipe", refuse)
-    with pytest.raises(UserError, match=line) as caught:
+    with pytest.raises(UserError, match=message) as error:
         train_small(tmp_path / "run", data)
-    assert "run" in str(caught.value)
+    assert "run" in str(error.value)
 
 
 def test_a_prediction_that_failed_before_its_first_shard_does_not_block_the_next(

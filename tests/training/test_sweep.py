@@ -1,4 +1,4 @@
-"""Sweeps: claiming trials, pruning, and the frontier."""
+"""Sweeps: trials of settings, their claiming by processes, pruning, and the frontier."""
 
 import json
 import subprocess
@@ -27,9 +27,9 @@ def squares(tmp_path_factory) -> Path:
         (folder / name).mkdir()
         for index in range(60):
             x, y = (int(torch.randint(0, limit, (1,), generator=random)) for limit in (4, 12))
+            left = x + 9 if name == "right" else x
             image = torch.zeros(16, 16, dtype=torch.uint8)
-            first = x + 9 * (name == "right")
-            image[y : y + 4, first : first + 3] = 255
+            image[y : y + 4, left : left + 3] = 255
             Image.fromarray(image.numpy()).save(folder / name / f"{index}.png")
     return folder
 
@@ -77,13 +77,13 @@ def test_each_combination_is_claimed_once_up_to_the_limit(tmp_path):
                 break
             other.end(claim, 0.1)
     trials = study.trials()
-    assert [t.number for t in trials] == list(range(6))
+    assert [trial.number for trial in trials] == list(range(6))
     assert all(trial.settings in combinations(SPACE) for trial in trials)
     assert len({tuple(sorted(trial.settings.items())) for trial in trials}) == 6
     assert trials[0].val_accuracy == 0.5
 
 
-_DIES = """
+_CLAIM_SCRIPT = """
 import os, sys
 from pathlib import Path
 from foveal.training.sweeps.study import Study
@@ -94,13 +94,13 @@ with study.claimed(2) as claim:
 
 
 def test_the_trial_of_a_killed_process_is_claimed_again(tmp_path):
-    assert subprocess.run([sys.executable, "-c", _DIES, str(tmp_path)]).returncode == 9
+    assert subprocess.run([sys.executable, "-c", _CLAIM_SCRIPT, str(tmp_path)]).returncode == 9
     study = Study(tmp_path, {"lr": ["0.1", "0.2"]}, RUN)
-    assert [t.state for t in study.trials()] == ["running"]
+    assert [trial.state for trial in study.trials()] == ["running"]
     for _ in range(2):
         with study.claimed(2) as claim:
             study.end(claim, 0.5)
-    assert [(t.state, t.settings["lr"]) for t in study.trials()] == [
+    assert [(trial.state, trial.settings["lr"]) for trial in study.trials()] == [
         ("fail", "0.1"), ("complete", "0.1"), ("complete", "0.2"),
     ]  # fmt: skip
 
@@ -110,10 +110,11 @@ def test_a_trial_below_the_median_is_pruned(tmp_path):
     decisions = []
     for accuracy in (0.9, 0.8, 0.1):
         with study.claimed(6) as claim:
-            decisions.append([claim.report(epoch, accuracy) for epoch in range(3)][-1])
-            study.end(claim, accuracy, pruned=decisions[-1])
+            *_, is_pruned = [claim.report(epoch, accuracy) for epoch in range(3)]
+            decisions.append(is_pruned)
+            study.end(claim, accuracy, pruned=is_pruned)
     assert decisions == [False, False, True]
-    assert [t.state for t in study.trials()] == ["complete", "complete", "pruned"]
+    assert [trial.state for trial in study.trials()] == ["complete", "complete", "pruned"]
     without_pruning = Study(tmp_path, SPACE, RUN, prune=False)
     with without_pruning.claimed(6) as claim:
         assert not any(claim.report(epoch, 0.0) for epoch in range(3))
@@ -129,9 +130,13 @@ def test_a_folder_holds_only_one_study(tmp_path):
         Study(tmp_path, SPACE, RUN, sampler="gird")
 
 
-def test_the_frontier_holds_trials_that_none_beats_with_as_little_evidence():
+def test_the_frontier_holds_the_pareto_optimal_trials():
+    # Pairs of accuracy, as high as possible, and fraction of evidence, as low as possible.
     figures = [(0.9, 0.3), (0.8, 0.1), (0.85, 0.2), (0.7, 0.15), (0.9, 0.4), (None, 0.1)]
-    trials = [Trial(n, {}, "complete", a, e) for n, (a, e) in enumerate(figures)]
+    trials = [
+        Trial(number, {}, "complete", accuracy, evidence)
+        for number, (accuracy, evidence) in enumerate(figures)
+    ]
     assert [trial.number for trial in pareto_trials(trials)] == [1, 2, 0]
 
 
@@ -171,9 +176,9 @@ def test_a_recipe_without_classes_cannot_be_swept(tmp_path):
 def test_the_command_prints_the_frontier_and_all_trials_as_json(squares, tmp_path, run):
     arguments = ["sweep", "mnist-5k-corners", "epochs=1", "batch_size=20,30", "--data", squares]
     arguments += ["--out", tmp_path / "out"]
-    done = run(*arguments)
-    assert done.returncode == 0, done.stderr
-    *best, picture = done.stdout.splitlines()
+    output = run(*arguments)
+    assert output.returncode == 0, output.stderr
+    *best, picture = output.stdout.splitlines()
     assert picture == str(tmp_path / "out" / "frontier.png")
     assert all("% from " in line and "epochs=1 batch_size=" in line for line in best)
     trials = json.loads(run(*arguments, "--json").stdout)["trials"]

@@ -37,8 +37,9 @@ def squares(tmp_path_factory) -> Path:
         for name in ("left", "right"):
             (folder / split / name).mkdir(parents=True)
             for index in range(count // 2):
-                x = int(torch.randint(0, 4, (1,), generator=generator)) + 9 * (name == "right")
+                x = int(torch.randint(0, 4, (1,), generator=generator))
                 y = int(torch.randint(0, 12, (1,), generator=generator))
+                x = x + 9 if name == "right" else x
                 image = torch.zeros(16, 16, dtype=torch.uint8)
                 image[y : y + 4, x : x + 3] = 255
                 Image.fromarray(image.numpy()).save(folder / split / name / f"{index}.png")
@@ -48,19 +49,20 @@ def squares(tmp_path_factory) -> Path:
 def test_every_epoch_has_each_image_once_in_a_new_order():
     epoch = 0
     images = torch.arange(10, dtype=torch.uint8).reshape(10, 1, 1, 1)
-    batches = Batches(images, torch.arange(10), 5, seed=3, epoch=lambda: epoch)
+    batches = Batches(images, torch.arange(10), 5, seed=3, get_epoch=lambda: epoch)
     first = torch.cat([labels for _, labels in batches])
-    again = torch.cat([labels for _, labels in batches])
+    repeated = torch.cat([labels for _, labels in batches])
     epoch = 1
     second = torch.cat([labels for _, labels in batches])
     assert sorted(first.tolist()) == list(range(10))
-    assert torch.equal(first, again)
+    assert torch.equal(first, repeated)
     assert not torch.equal(first, second)
 
 
 def test_hiding_greys_out_regions_of_many_sizes_and_leaves_the_rest():
     torch.manual_seed(0)
-    images, grey = torch.rand(400, 2, 28, 20) + 1, torch.tensor([0.25, 0.5]).reshape(1, 2, 1, 1)
+    images = torch.rand(400, 2, 28, 20) + 1  # above the grey values
+    grey = torch.tensor([0.25, 0.5]).reshape(1, 2, 1, 1)
     augmented = Augment(hide=True).hide_regions(images, grey)
     hidden = (augmented == grey).all(dim=1)
     assert torch.where(hidden[:, None], images, augmented).equal(images)
@@ -79,19 +81,22 @@ def test_validation_batches_keep_the_order_and_the_incomplete_last_batch():
 def test_alternating_mirrors_each_image_every_other_epoch():
     epoch = 0
     images = torch.arange(3, dtype=torch.uint8).expand(40, 1, 1, 3)
-    batches = Batches(images, torch.arange(40), 8, seed=1, epoch=lambda: epoch, alternate=True)
+    batches = Batches(images, torch.arange(40), 8, seed=1, get_epoch=lambda: epoch, alternate=True)
     left_pixels = []
     for number in range(4):
         epoch = number
-        left = {int(n): int(i[0, 0, 0]) for i, n in _one_by_one(batches)}
-        left_pixels.append([left[n] for n in range(40)])
+        by_label = {int(label): int(image[0, 0, 0]) for image, label in _one_by_one(batches)}
+        left_pixels.append([by_label[label] for label in range(40)])
     assert left_pixels[0] == left_pixels[2]
     assert left_pixels[1] == left_pixels[3]
-    assert all({a, b} == {0, 2} for a, b in zip(left_pixels[0], left_pixels[1], strict=True))
+    assert all(
+        {even, odd} == {0, 2} for even, odd in zip(left_pixels[0], left_pixels[1], strict=True)
+    )
     assert 10 < left_pixels[0].count(2) < 30
 
 
 def _one_by_one(batches):
+    """Return the (image, label) pairs of all batches."""
     return [pair for images, labels in batches for pair in zip(images, labels, strict=True)]
 
 
@@ -109,16 +114,16 @@ def test_only_the_biases_of_normalisation_layers_have_the_higher_rate():
     model = build_model({"name": "cnn", "widths": [4, 8]})
     training = Training(optimizer="sgd", lr=0.1, momentum=0.8, bias_lr=64.0, weight_decay=0.3)
     optimizer = make_optimizer(model, training)
-    rates = {
+    options = {
         id(p): (group["lr"], group["weight_decay"], group["momentum"])
         for group in optimizer.param_groups
         for p in group["params"]
     }
-    assert len(rates) == len(list(model.parameters()))
+    assert len(options) == len(list(model.parameters()))
     for name, parameter in model.named_parameters():
-        norm_bias = name.startswith("features") and name.endswith("bias")
+        is_norm_bias = name.startswith("features") and name.endswith("bias")
         decay = 0.3 if parameter.ndim > 1 else 0.0
-        assert rates[id(parameter)] == (6.4 if norm_bias else 0.1, decay, 0.8), name
+        assert options[id(parameter)] == (6.4 if is_norm_bias else 0.1, decay, 0.8), name
 
 
 def test_the_averaged_weights_are_saved(squares, tmp_path):
@@ -127,10 +132,9 @@ def test_the_averaged_weights_are_saved(squares, tmp_path):
     for decay in ("0", "0.999999"):
         recipe = load_recipe("mnist-focus", [*overrides, f"average={decay}"])
         runs[decay] = train(recipe, tmp_path / decay, data=str(squares), progress=False)
-    first = load_recipe("mnist-focus", [*overrides, "lr=0.00000001"])
-    start = load_file(
-        train(first, tmp_path / "start", data=str(squares), progress=False) / "model.safetensors"
-    )
+    slow_recipe = load_recipe("mnist-focus", [*overrides, "lr=0.00000001"])
+    slow_run = train(slow_recipe, tmp_path / "start", data=str(squares), progress=False)
+    start = load_file(slow_run / "model.safetensors")
     plain, averaged = (load_file(run / "model.safetensors") for run in runs.values())
     key = "head.classify.1.weight"
     assert not torch.allclose(plain[key], start[key], atol=1e-3)
@@ -160,19 +164,19 @@ def test_averaged_weights_get_recalibrated_normalisation_statistics(squares, tmp
         recipe = load_recipe("mnist-cnn", [*overrides, f"recalibrate={recalibrate}"])
         out = tmp_path / str(recalibrate)
         models[recalibrate] = zoo.load(train(recipe, out, data=str(squares), progress=False))
-    lagging, model = models[0], models[1000]
+    uncalibrated, model = models[0], models[1000]
     weights = {name for name, _ in model.named_parameters()}
     for name, value in model.state_dict().items():
-        assert torch.equal(value, lagging.state_dict()[name]) or name not in weights
+        assert torch.equal(value, uncalibrated.state_dict()[name]) or name not in weights
     images = load_images(str(squares), "train").images[:, :1].float() / 255
     with torch.no_grad():
         features = model.features[0]((images - model.mean) / model.std)
     running_mean = model.features[1].running_mean
     torch.testing.assert_close(running_mean, features.mean((0, 2, 3)), atol=1e-4, rtol=1e-3)
-    assert not torch.allclose(lagging.features[1].running_mean, running_mean, atol=1e-3)
+    assert not torch.allclose(uncalibrated.features[1].running_mean, running_mean, atol=1e-3)
 
 
-def test_shifting_moves_whole_pixels():
+def test_shifting_moves_images_by_integer_numbers_of_pixels():
     images = torch.rand(64, 1, 9, 13)
     shifted = Augment(shift=2)(images)
     inner = images[:, :, 2:-2, 2:-2]
@@ -205,17 +209,17 @@ def test_rotation_preserves_the_area():
 
 def test_erasing_hides_one_square():
     images = torch.rand(30, 1, 20, 20) + 5
-    erased = (Augment(erase=5)(images) != images).flatten(1).sum(1)
-    assert int(erased.max()) == 25
-    assert int(erased.min()) >= 9
+    erased_px = (Augment(erase=5)(images) != images).flatten(1).sum(1)
+    assert int(erased_px.max()) == 25
+    assert int(erased_px.min()) >= 9  # a square that extends beyond a corner
 
 
-@pytest.mark.parametrize("moving", [{"shift": 3}, {"rotate": 25, "scale": 0.1, "flip": True}])
-def test_locations_in_augmented_images_map_back_to_the_originals(moving):
+@pytest.mark.parametrize("augmentation", [{"shift": 3}, {"rotate": 25, "scale": 0.1, "flip": True}])
+def test_locations_in_augmented_images_map_back_to_the_originals(augmentation):
     torch.manual_seed(0)
     images = torch.zeros(40, 1, 61, 51)
     images[:, :, 24:27, 29:32] = 1  # its centre is at (30, 25)
-    moves = Augment(**moving).draw_moves(images)
+    moves = Augment(**augmentation).draw_moves(images)
     after = apply_moves(images, moves)[:, 0]
     after = after / after.sum((1, 2), keepdim=True)
     rows, columns = torch.arange(61.0), torch.arange(51.0)
@@ -243,18 +247,18 @@ def test_the_loss_of_mixed_images_is_the_weighted_mean_of_both_classes():
     logits, labels, others = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1]), torch.tensor([2] * 5)
     fractions = 0.7 * F.one_hot(labels, 3) + 0.3 * F.one_hot(others, 3)
     training = Training(label_smoothing=0.1)
-    parts = [classification_loss(logits, part, training) for part in (labels, others)]
+    losses = [classification_loss(logits, targets, training) for targets in (labels, others)]
     assert torch.allclose(
-        classification_loss(logits, fractions, training), 0.7 * parts[0] + 0.3 * parts[1]
+        classification_loss(logits, fractions, training), 0.7 * losses[0] + 0.3 * losses[1]
     )
 
 
-def test_no_augmentation_changes_nothing():
+def test_an_augmentation_without_settings_leaves_images_unchanged():
     images = torch.rand(3, 1, 8, 8)
     assert torch.equal(Augment()(images), images)
 
 
-def test_a_run_learns_and_saves_a_loadable_model(squares, tmp_path):
+def test_a_trained_model_is_accurate_and_can_be_loaded(squares, tmp_path):
     recipe = load_recipe("mnist-focus-plain", [*SMALL_RUN, "epochs=8"])
     run = train(recipe, tmp_path / "run", data=str(squares), progress=False)
     model = zoo.load(run)
@@ -271,11 +275,12 @@ def test_the_same_seed_gives_the_same_weights(squares, tmp_path):
     for name in ("a", "b"):
         recipe = load_recipe("mnist-focus", [*SMALL_RUN, "epochs=1"])
         train(recipe, tmp_path / name, data=str(squares), progress=False)
-    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("a", "b"))
-    assert all(torch.equal(a[key], b[key]) for key in a)
+    weights, repeated = (load_file(tmp_path / name / "model.safetensors") for name in ("a", "b"))
+    assert all(torch.equal(weights[key], repeated[key]) for key in weights)
 
 
-_KILLED = """
+# Script of a run that kills itself at a random batch of a given epoch.
+_KILLED_RUN_SCRIPT = """
 import os, random, signal, sys
 from lightning.pytorch import Callback
 from foveal.training import load_recipe, train
@@ -303,13 +308,21 @@ def test_a_run_killed_twice_ends_with_the_same_weights_as_an_uninterrupted_one(s
         "honesty.settle=0.7",
     ]
     recipe = load_recipe("mnist-focus", overrides)
-    uninterrupted = train(recipe, tmp_path / "whole", data=str(squares), progress=False)
+    uninterrupted = train(recipe, tmp_path / "uninterrupted", data=str(squares), progress=False)
     killed = tmp_path / "killed"
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     for epoch, status in ((2, -signal.SIGKILL), (5, -signal.SIGKILL), (-1, 0)):
-        command = [sys.executable, "-c", _KILLED, str(epoch), str(squares), str(killed), *overrides]
-        done = subprocess.run(command, env=environment, stderr=subprocess.DEVNULL)
-        assert done.returncode == status
+        command = [
+            sys.executable,
+            "-c",
+            _KILLED_RUN_SCRIPT,
+            str(epoch),
+            str(squares),
+            str(killed),
+            *overrides,
+        ]
+        process = subprocess.run(command, env=environment, stderr=subprocess.DEVNULL)
+        assert process.returncode == status
         assert (killed / "model.safetensors").exists() == (status == 0)
     expected, actual = (load_file(run / "model.safetensors") for run in (uninterrupted, killed))
     assert all(torch.equal(expected[key], actual[key]) for key in expected)
@@ -324,13 +337,13 @@ def test_a_run_killed_twice_ends_with_the_same_weights_as_an_uninterrupted_one(s
 def test_two_processes_train_one_run_and_report_once(squares, tmp_path):
     command = [sys.executable, "-m", "foveal", "train", "mnist-focus", *SMALL_RUN]
     command += ["--data", str(squares), "--out", str(tmp_path / "run"), "--devices", "2", "--quiet"]
-    done = subprocess.run(
+    process = subprocess.run(
         command, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(tmp_path / "run")]
-    assert done.stderr.count("Validation accuracy") == 1
-    assert "holds" not in done.stderr
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.split() == [str(tmp_path / "run")]
+    assert process.stderr.count("Validation accuracy") == 1
+    assert "holds" not in process.stderr
     rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     assert len(rows) == 1 + 4
     assert zoo.load(tmp_path / "run").num_classes == 2
@@ -346,11 +359,11 @@ def test_an_unknown_precision_suggests_the_nearest_name(squares, tmp_path):
 def test_a_non_finite_loss_stops_training_with_an_error(squares, tmp_path):
     recipe = load_recipe("mnist-focus", [*SMALL_RUN, "epochs=3"])
     run = train(recipe, tmp_path / "run", data=str(squares), progress=False)
-    good = (run / "checkpoints" / "last.ckpt").read_bytes()
-    worse = load_recipe("mnist-focus", [*SMALL_RUN, "lr=900000", "clip=0", "optimizer=sgd"])
+    before = (run / "checkpoints" / "last.ckpt").read_bytes()
+    diverging = load_recipe("mnist-focus", [*SMALL_RUN, "lr=900000", "clip=0", "optimizer=sgd"])
     with pytest.raises(UserError, match=r"The loss became (nan|inf) in epoch \d+, step \d+"):
-        train(worse, tmp_path / "nan", data=str(squares), progress=False)
-    assert (run / "checkpoints" / "last.ckpt").read_bytes() == good
+        train(diverging, tmp_path / "nan", data=str(squares), progress=False)
+    assert (run / "checkpoints" / "last.ckpt").read_bytes() == before
 
 
 def test_an_existing_run_is_not_overwritten(squares, tmp_path):
@@ -366,21 +379,21 @@ def test_an_existing_run_is_not_overwritten(squares, tmp_path):
 
 
 def test_an_unwritable_output_folder_is_an_error(squares, tmp_path):
-    blocked = tmp_path / "file"
-    blocked.write_text("")
+    file = tmp_path / "file"
+    file.write_text("")
     with pytest.raises(UserError, match="Cannot write to"):
-        train(load_recipe("mnist-focus", SMALL_RUN), blocked / "run", data=str(squares))
+        train(load_recipe("mnist-focus", SMALL_RUN), file / "run", data=str(squares))
 
 
 def test_corrupt_weights_and_weights_of_another_model_are_errors(squares, tmp_path):
     recipe = load_recipe("mnist-focus", [*SMALL_RUN, "epochs=1"])
     run = train(recipe, tmp_path / "run", data=str(squares), progress=False)
     weights = run / "model.safetensors"
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[: len(whole) // 2])
+    content = weights.read_bytes()
+    weights.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match="corrupt"):
         zoo.load(run)
-    weights.write_bytes(whole)
+    weights.write_bytes(content)
     config = json.loads((run / "config.json").read_text())
     config["head"]["width"] = 32
     (run / "config.json").write_text(json.dumps(config))

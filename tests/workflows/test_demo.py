@@ -9,8 +9,8 @@ from foveal.workflows import demo
 
 
 @pytest.mark.slow
-def test_demo_trains_reports_and_reuses_finished_runs(tmp_path, monkeypatch):
-    """Train for one epoch each, with one model of the zoo; other tests train the full recipes."""
+def test_demo_trains_two_models_writes_a_report_and_reuses_finished_runs(tmp_path, monkeypatch):
+    """Each recipe is shortened to one epoch, and the zoo to one model for the report."""
     monkeypatch.setattr(demo, "load_recipe", lambda name: load_recipe(name, ["epochs=1"]))
     monkeypatch.setattr(zoo, "names", lambda: ["cifar10-cnn", "mnist-cnn", "mnist-judge"])
     lines: list[str] = []
@@ -26,6 +26,7 @@ def test_demo_trains_reports_and_reuses_finished_runs(tmp_path, monkeypatch):
     before = weights.stat().st_mtime_ns
     repeated_lines: list[str] = []
     demo.run_demo(tmp_path, repeated_lines.append)
+    # Each of the two runs has two lines, and the first one says that the run is reused.
     assert [line for line in repeated_lines if "already trained" in line] == repeated_lines[0:3:2]
     assert weights.stat().st_mtime_ns == before
 

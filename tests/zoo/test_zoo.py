@@ -1,4 +1,4 @@
-"""The zoo: shipped models load, are small, and agree with their cards."""
+"""The zoo, the set of shipped models: loading, sizes, and agreement with the models' cards."""
 
 import pytest
 import torch
@@ -16,34 +16,39 @@ from foveal.models.abilities import Ability
 from foveal.models.weights import SCALE, as_difference
 from foveal.training import load_recipe, parse_recipe
 
-KERNEL = "backbone.top.conv.weight"  # in models with the backbone EfficientNet-Lite0
+KERNEL = "backbone.top.conv.weight"  # the last kernel of the backbone EfficientNet-Lite0
 NAMES = zoo.names()
-PHOTOS = ["imagenet"]  # with a backbone that is not from a recipe of Foveal
+PHOTOS = ["imagenet"]  # its backbone was not trained by a recipe of Foveal
 TRAINED = [name for name in NAMES if name not in PHOTOS]
 LARGE = [name for name in NAMES if zoo.card(name)["recipe"]["model"]["name"] == "high-res"]
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_shipped_model_is_small_and_has_a_card_with_test_figures(name):
+def test_shipped_model_is_small_and_has_a_card_with_figures_of_the_test_set(name):
     folder = zoo.folder(name)
     card = zoo.card(name)
     model = zoo.load(name)
     megabytes = (folder / "model.safetensors").stat().st_size / 1e6
-    small = (
+    is_small = (
         Ability.GIVEN_KEYPOINTS in model.abilities or isinstance(model, SmallCNN)
     ) and "glimpse" not in name
-    max_megabytes = 3 if Ability.CROPS in model.abilities else 1 if small else 8
+    max_megabytes = 1 if is_small else 8
+    if Ability.CROPS in model.abilities:
+        max_megabytes = 3
     assert megabytes <= max_megabytes
     assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors", ".csv"}
     assert card["figures"]["split"] == "test"
-    test_images = {
+    test_counts = {
         "clothing": 372,
         "deeppcb": 1_000,
-        **dict.fromkeys((zoo.card(n)["trained_on"] for n in LARGE), 1_000),
+        **dict.fromkeys((zoo.card(large)["trained_on"] for large in LARGE), 1_000),
     }
-    assert card["figures"]["images"] == test_images.get(card["trained_on"], 10_000)
-    assert model.num_classes == (0 if "-saliency" in name else 2 if "pcb" in name else 10)
-    assert all(p.dtype == torch.float32 for p in model.parameters())
+    assert card["figures"]["images"] == test_counts.get(card["trained_on"], 10_000)
+    if "-saliency" in name:  # a reconstruction model
+        assert model.num_classes == 0
+    else:
+        assert model.num_classes == (2 if "pcb" in name else 10)
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -73,10 +78,10 @@ def test_cards_of_honest_and_accurate_models_refer_to_each_other(data):
         in zoo.card(honest)["recipe"]["about"]
     )
     assert f"{honest} is trained to prevent that" in zoo.card(plain)["recipe"]["about"]
-    figures = zoo.card(honest)["figures"], zoo.card(plain)["figures"]
-    assert figures[0]["accuracy"] < figures[1]["accuracy"]
-    assert figures[0]["position_leakage"] < figures[1]["position_leakage"]
-    assert figures[0]["content_following"] > figures[1]["content_following"]
+    honest_figures, plain_figures = (zoo.card(name)["figures"] for name in (honest, plain))
+    assert honest_figures["accuracy"] < plain_figures["accuracy"]
+    assert honest_figures["position_leakage"] < plain_figures["position_leakage"]
+    assert honest_figures["content_following"] > plain_figures["content_following"]
 
 
 DIGITS = [name for name in NAMES if name.startswith("mnist-") and "-saliency" not in name]
@@ -117,7 +122,7 @@ def test_measured_accuracy_equals_the_accuracy_on_the_card(name, full_data):
 def test_missing_local_folder_is_not_looked_up_on_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
-    monkeypatch.setattr(zoo, "_download", lambda name: pytest.fail(f"asked the Hub for {name}"))
+    monkeypatch.setattr(zoo, "_download", lambda name: pytest.fail(f"{name} was requested"))
     with pytest.raises(UserError, match=r"The folder runs/gone does not exist\."):
         zoo.load("runs/gone")
 
@@ -155,7 +160,7 @@ def test_curve_is_read_as_numbers_or_rejected(tmp_path):
             zoo.curve(tmp_path)
 
 
-def test_clothing_model_stores_only_the_tuned_part_of_its_trunk():
+def test_clothing_model_stores_only_the_tuned_part_of_its_backbone():
     with safe_open(zoo.folder("clothing-attention") / "model.safetensors", "pt") as file:
         names = set(file.keys())
     frozen = ("backbone.stem.", *(f"backbone.stages.{stage}." for stage in range(5)))
@@ -163,7 +168,7 @@ def test_clothing_model_stores_only_the_tuned_part_of_its_trunk():
     assert any(name.startswith("backbone.top.") for name in names)
 
 
-def test_imagenet_model_stores_no_copy_of_its_trunk():
+def test_imagenet_model_stores_no_copy_of_its_backbone():
     folder, model = zoo.folder("imagenet"), zoo.load("imagenet")
     assert (folder / "model.safetensors").stat().st_size < 2.6e6
     assert model.num_classes == len(set(model.inputs.classes)) == len(set(model.inputs.ids)) == 1000
@@ -171,7 +176,7 @@ def test_imagenet_model_stores_no_copy_of_its_trunk():
     assert (model.inputs.ids[134], model.inputs.short_side) == ("n02012849", 224)
 
 
-def test_shipped_trunk_weights_are_saved_only_if_they_changed(tmp_path):
+def test_shipped_backbone_weights_are_saved_only_if_they_changed(tmp_path):
     model = zoo.load("imagenet")
     model.save_pretrained(tmp_path / "same")
     with torch.no_grad():
@@ -195,7 +200,7 @@ def test_imagenet_model_classifies_photographs(full_data):
     assert accuracy(zoo.load("imagenet"), relabelled) > 0.68
 
 
-def test_kernel_stored_as_a_difference_is_restored_to_half_a_step(tmp_path):
+def test_kernel_stored_as_a_difference_is_restored_within_half_a_quantisation_step(tmp_path):
     model = zoo.load("imagenet")
     base = model.backbone.top.conv.weight.clone()
     with torch.no_grad():
@@ -235,7 +240,7 @@ def test_damaged_difference_is_rejected(tmp_path, changes, reason):
 
 
 def _store_as_difference(folder, weight, base):
-    """Rewrite the file of a model with its kernel as a difference; return the scale."""
+    """Store a kernel in a model's file as its 8-bit difference from a base; return the scale."""
     state = load_file(folder / "model.safetensors")
     state[KERNEL], state[KERNEL + SCALE] = as_difference(weight.detach(), base.detach())
     save_file(state, folder / "model.safetensors")

@@ -1,4 +1,4 @@
-"""Backbones: images -> feature maps."""
+"""Backbones: networks that turn images into feature maps and a global vector."""
 
 from foveal.backbones.backbone import Backbone, StagedBackbone
 from foveal.backbones.efficientnet_lite import EfficientNetLite

@@ -1,4 +1,10 @@
-"""Interfaces of backbones: images -> feature maps and a global vector."""
+"""Interfaces of backbones, which turn images into feature maps and a global vector.
+
+A backbone is a chain of stages. Depth d is the d-th stage, counted from 1, the shallowest. To cut a
+backbone at depth d is to separate the stages up to d from the deeper ones, so that either part can
+be computed alone. Local features are a stage's output, one vector per location; the global vector
+describes the image as a whole.
+"""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -13,18 +19,19 @@ from foveal.foundation.parts import Part
 class Backbone(Part):
     """Turns images into local features at several depths, and a global vector.
 
-    A subclass is final, keeps each argument as an attribute, see `Part`, and sets in its
-    constructor:
+    A concrete backbone is not subclassed further, and keeps each constructor argument as an
+    attribute of the same name, from which `Part` rebuilds it. It also sets:
 
     Attributes:
         in_channels: channels C of the images.
         widths: channels of the local features at each depth, from shallow to deep.
         width: dimension of the global vector.
-        strides: pixels of the image per location of each depth's features, if the image is padded
-            to a multiple of them; None if the features are spread uniformly over the image.
+        strides: for each depth, pixels of the image per location of the features along a side; the
+            backbone then pads images at the right and bottom to multiples of it. None for a depth
+            whose locations divide the image equally, whatever its size.
         averages: whether the global vector is the mean of the deepest features.
-        normalisation: mean and standard deviation by which images in [0, 1] must be normalised;
-            None for those of the training images.
+        normalisation: mean and standard deviation by which images in [0, 1] must be normalised,
+            such as those of pretraining; None to use those of the training images.
     """
 
     in_channels: int
@@ -39,11 +46,19 @@ class Backbone(Part):
         """Return the features of normalised images (B, C, H, W).
 
         Returns:
-            Local features (B, widths[d], h, w) for each depth d, and the global vector (B, width).
+            Local features (B, widths[d - 1], h, w) for each depth d from 1, and the global vector
+            (B, width).
         """
 
     def begin(self, images: Tensor, depth: int) -> list[Tensor]:
-        """Return the local features of normalised images (B, C, H, W) down to a depth, from 1.
+        """Return the local features of images down to a depth, without computing deeper ones.
+
+        Args:
+            images: normalised images (B, C, H, W).
+            depth: depth, from 1, of the last features returned.
+
+        Returns:
+            Local features (B, widths[d - 1], h, w) for each depth d up to `depth`.
 
         Raises:
             UserError: the backbone cannot be cut at this depth.
@@ -53,10 +68,14 @@ class Backbone(Part):
         return self(images)[0]
 
     def finish(self, features: Tensor, depth: int) -> tuple[Mapping[int, Tensor], Tensor]:
-        """Continue from the local features (B, C_d, h, w) of a depth.
+        """Compute the rest of the backbone from the local features of a depth.
+
+        Args:
+            features: local features (B, C_d, h, w) of this depth, as `begin` returns them.
+            depth: depth of these features, from 1.
 
         Returns:
-            The local features of this and deeper depths, by depth, and the global vector
+            The local features of this and all deeper depths, by depth, and the global vector
             (B, width).
 
         Raises:
@@ -67,9 +86,13 @@ class Backbone(Part):
         return {depth: features}, features.mean(dim=(-2, -1))
 
     def cut(self, depth: int) -> Self:
-        """Return a new backbone with the same settings that ends at a depth, from 1.
+        """Return a new backbone with the same settings that consists of the stages up to a depth.
 
-        Its weights are new, initialised as its settings specify.
+        The weights of this backbone are not copied: the new one is initialised as its settings
+        specify.
+
+        Args:
+            depth: depth, from 1, of the last stage.
 
         Raises:
             UserError: the backbone cannot be built in part, or has no such depth.
@@ -77,9 +100,13 @@ class Backbone(Part):
         raise self._depth_error(depth)
 
     def freeze(self, depth: int) -> None:
-        """Freeze the layers up to the local features of a depth, from 1.
+        """Freeze the stages up to a depth, in place.
 
-        Their batch normalisation is in evaluation mode.
+        Their parameters no longer require gradients, and their batch normalisation is set to
+        evaluation mode; a later call of `train` would undo the latter.
+
+        Args:
+            depth: depth, from 1, of the last frozen stage.
 
         Raises:
             UserError: there is no such depth, or the backbone cannot be cut at it.
@@ -95,22 +122,29 @@ class Backbone(Part):
         )
 
     def _valid_depths(self) -> str:
+        """Return the depths at which the backbone can be cut, for error messages."""
         return str(len(self.widths))
 
     def shipped(self) -> dict[str, Tensor]:
-        """Return the weights shipped with Foveal, by name in the state dict.
+        """Return the pretrained weights that the Foveal package contains, by state-dict name.
 
-        Model files omit the weights that training has not changed.
+        Model files omit those that training has not changed, because they can be read from here.
         """
         return {}
 
 
 class StagedBackbone(Backbone):
-    """A chain of stages: each depth's features are computed from those of the previous depth."""
+    """A backbone that can be cut at every depth.
+
+    Each depth's features are computed only from those of the previous depth.
+    """
 
     @abstractmethod
     def stages_of(self, depth: int) -> Sequence[nn.Module]:
-        """Return the modules that compute the local features of a depth, from 1."""
+        """Return the modules that compute a depth's local features from those of the previous one.
+
+        For depth 1, the first, they compute them from the images.
+        """
 
     @abstractmethod
     def step(self, features: Tensor, depth: int) -> Tensor:
@@ -126,34 +160,34 @@ class StagedBackbone(Backbone):
         """Return the global vector (B, width) from the deepest local features (B, C, h, w)."""
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return the features of normalised images (B, C, H, W)."""
+        """Return the local features of all depths and the global vector of normalised images."""
         local = self.begin(images, len(self.widths))
         return local, self.whole(local[-1])
 
     def begin(self, images: Tensor, depth: int) -> list[Tensor]:
-        """Return the local features of normalised images (B, C, H, W) down to a depth."""
-        self._check(depth)
+        """Return the local features of normalised images (B, C, H, W), for depths 1 to `depth`."""
+        self._check_depth(depth)
         local = [self.step(images, 1)]
-        for deeper in range(2, depth + 1):
-            local.append(self.step(local[-1], deeper))
+        for next_depth in range(2, depth + 1):
+            local.append(self.step(local[-1], next_depth))
         return local
 
     def finish(self, features: Tensor, depth: int) -> tuple[Mapping[int, Tensor], Tensor]:
-        """Continue from the local features (B, C_d, h, w) of a depth."""
-        self._check(depth)
+        """Return the local features of a depth and all deeper ones, and the global vector."""
+        self._check_depth(depth)
         local = {depth: features}
-        for deeper in range(depth + 1, len(self.widths) + 1):
-            local[deeper] = self.step(local[deeper - 1], deeper)
+        for next_depth in range(depth + 1, len(self.widths) + 1):
+            local[next_depth] = self.step(local[next_depth - 1], next_depth)
         return local, self.whole(local[len(self.widths)])
 
     def freeze(self, depth: int) -> None:
-        """Freeze the layers up to the local features of a depth."""
-        self._check(depth)
-        for level in range(1, depth + 1):
-            for stage in self.stages_of(level):
-                stage.requires_grad_(False).eval()
+        """Freeze the stages up to a depth, in place."""
+        self._check_depth(depth)
+        for frozen_depth in range(1, depth + 1):
+            for module in self.stages_of(frozen_depth):
+                module.requires_grad_(False).eval()
 
-    def _check(self, depth: int) -> None:
+    def _check_depth(self, depth: int) -> None:
         if not 1 <= depth <= len(self.widths):
             raise self._depth_error(depth)
 

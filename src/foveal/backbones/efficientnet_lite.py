@@ -14,8 +14,9 @@ from foveal.foundation.arguments import Range
 from foveal.foundation.errors import UserError, unknown_name
 from foveal.foundation.ranges import Channels
 
-# Tan & Le 2019 (arXiv:1905.11946), table 1, in the Lite variant: without squeeze-and-excitation,
-# ReLU6 instead of swish. Expansion, kernel side, stride, output channels, blocks.
+# The stages of EfficientNet-B0 (Tan & Le 2019, arXiv:1905.11946, table 1). Lite0 has the same, but
+# without squeeze-and-excitation, and with ReLU6 instead of swish. Each row is: expansion of the
+# channels, side of the kernel, stride, output channels, number of blocks.
 STAGES = (
     (1, 3, 1, 16, 1),
     (6, 3, 2, 24, 2),
@@ -26,28 +27,32 @@ STAGES = (
     (6, 3, 1, 320, 1),
 )
 STEM, TOP = 32, 1280  # output channels of the first and the last convolution
-TAPS = (0, 1, 2, 4)  # the last stage of each resolution, except the top
+# Local features of depths 1 to 4 are the outputs of these rows of `STAGES`, the last row of each
+# resolution. Depth 5 is the output of the last convolution.
+TAPS = (0, 1, 2, 4)
 DEPTHS = len(TAPS) + 1
-STRIDE = 32  # pixels of the image per position of the deepest features
+STRIDE = 32  # pixels of the image per location of the deepest features
 EPS = 1e-3  # epsilon of batch normalisation, as in TensorFlow
 MEAN, STD = 127 / 255, 128 / 255  # normalisation of images in [0, 1]
-WEIGHTS = {"imagenet": "efficientnet-lite0-imagenet.safetensors"}  # in the folder weights/
+WEIGHTS = {"imagenet": "efficientnet-lite0-imagenet.safetensors"}  # files in the folder weights/
 
 
 class EfficientNetLite(StagedBackbone):
-    """EfficientNet-Lite0 as in TensorFlow: 4 million parameters, 0.4 G MACs at 224 px.
+    """EfficientNet-Lite0 with TensorFlow's padding, so that its pretrained weights can be used.
 
-    Images of any size are padded at the right and bottom edges to multiples of 32 pixels, with 0
-    after normalisation. The input of every strided convolution then has even sides, for which
-    TensorFlow's padding is constant.
+    It has 4 million parameters, and takes 0.4 billion multiply-accumulate operations for an image
+    of 224x224 pixels. Normalised images of any size are padded with 0 at the right and bottom edges
+    to multiples of 32 pixels. The input of every strided convolution then has even sides, for which
+    TensorFlow's padding does not depend on the size.
 
     Args:
-        in_channels: channels of the images, which `MEAN` and `STD` normalise.
-        weights: a name in `WEIGHTS`, for 3 channels; empty for random weights.
-        stride: pixels of the image per position of the deepest features, 32 or 16. With 16 the last
-            stage keeps the resolution with dilated kernels (Yu et al. 2017, arXiv:1705.09914): the
-            same weights at twice the cost.
-        depth: depth of the deepest features, from 1; deeper layers are not built.
+        in_channels: channels of the images, which must be normalised by `MEAN` and `STD`.
+        weights: a name in `WEIGHTS`, which requires 3 channels; empty for random weights.
+        stride: pixels of the image per location of the deepest features, 32 or 16. With 16 the last
+            reduction of the resolution is omitted and the kernels that follow are dilated instead
+            (Yu et al. 2017, arXiv:1705.09914): the weights are the same, the cost is twice as high.
+        depth: depth, from 1, of the deepest features; layers that only deeper ones need are not
+            built.
 
     Raises:
         UserError: an invalid stride, unknown weights, or weights for other channels.
@@ -74,25 +79,29 @@ class EfficientNetLite(StagedBackbone):
         self.depth = depth
         is_complete = depth == DEPTHS
         rows = STAGES if is_complete else STAGES[: TAPS[depth - 1] + 1]
+        stage_widths = [width for _, _, _, width, _ in STAGES]
         self.stem = ConvNorm(in_channels, STEM, 3, stride=2)
         self.stages = _stages(rows, stride)
         if is_complete:
-            self.top = ConvNorm(rows[-1][3], TOP, 1)
-        self.widths = [*(STAGES[tap][3] for tap in TAPS), TOP][:depth]
+            self.top = ConvNorm(stage_widths[-1], TOP, 1)
+        self.widths = [*(stage_widths[tap] for tap in TAPS), TOP][:depth]
         self.width = self.widths[-1]
         self.strides = (2, 4, 8, 16, stride)[:depth]
+        # Not strict, because without pretrained weights `shipped` is empty.
         self.load_state_dict(self.shipped(), strict=False)
 
     def stages_of(self, depth: int) -> Sequence[nn.Module]:
-        """Return the modules that compute the features of a depth."""
-        first = TAPS[depth - 2] + 1 if depth > 1 else 0
+        """Return the modules that compute a depth's features from those of the previous one."""
+        start = TAPS[depth - 2] + 1 if depth > 1 else 0
         if depth > len(TAPS):
-            return [*self.stages[first:], self.top]
-        stages = self.stages[first : TAPS[depth - 1] + 1]
+            return [*self.stages[start:], self.top]
+        stages = self.stages[start : TAPS[depth - 1] + 1]
         return [self.stem, *stages] if depth == 1 else list(stages)
 
     def step(self, features: Tensor, depth: int) -> Tensor:
-        """Return the features of a depth, with strides 2, 4, 8, 16 and `stride` for depths from 1.
+        """Return the features of a depth, given those of the previous depth.
+
+        Depths 1 to 5 have 2, 4, 8, 16 and `stride` pixels of the image per location.
 
         Args:
             features: features of the previous depth; for depth 1 normalised images (B, C, H, W) of
@@ -111,28 +120,41 @@ class EfficientNetLite(StagedBackbone):
         return deepest.mean(dim=(-2, -1))
 
     def cut(self, depth: int) -> Self:
-        """Return a new backbone with the same settings that ends at a depth."""
-        self._check(depth)
+        """Return a new backbone with the same settings but only the stages up to a depth."""
+        self._check_depth(depth)
         return type(self)(self.in_channels, self.weights, self.stride, depth)
 
     def shipped(self) -> dict[str, Tensor]:
-        """Return the pretrained weights by name in the state dict; empty if random."""
+        """Return the pretrained weights of the layers that are built, by name in the state dict.
+
+        It is empty if the initial weights are random.
+        """
         if not self.weights:
             return {}
         weights = _read_weights(WEIGHTS[self.weights])
-        return weights if self.depth == DEPTHS else {k: weights[k] for k in self.state_dict()}
+        if self.depth == DEPTHS:
+            return weights
+        return {name: weights[name] for name in self.state_dict()}
 
 
 def _stages(rows: Sequence[tuple[int, int, int, int, int]], max_stride: int) -> nn.ModuleList:
-    """Return the stages for rows of `STAGES`; beyond a total `max_stride` they dilate instead."""
+    """Return stages that reduce the resolution by at most `max_stride`.
+
+    A stride that would exceed it is replaced by 1, and later kernels are dilated by that stride.
+
+    Args:
+        rows: rows of `STAGES`.
+        max_stride: maximum pixels of the image per location of the features.
+    """
     stages, channels, total_stride, dilation = [], STEM, 2, 1
     for expansion, side, stage_stride, width, blocks in rows:
         layers = []
         for index in range(blocks):
-            nominal = stage_stride if index == 0 else 1
-            stride = nominal if total_stride * nominal <= max_stride else 1
+            nominal_stride = stage_stride if index == 0 else 1
+            stride = nominal_stride if total_stride * nominal_stride <= max_stride else 1
             layers.append(Block(channels, width, expansion, side, stride, dilation))
-            total_stride, dilation = total_stride * stride, dilation * (nominal // stride)
+            total_stride *= stride
+            dilation *= nominal_stride // stride
             channels = width
         stages.append(nn.Sequential(*layers))
     return nn.ModuleList(stages)
@@ -140,16 +162,29 @@ def _stages(rows: Sequence[tuple[int, int, int, int, int]], max_stride: int) -> 
 
 @cache
 def _read_weights(file: str) -> dict[str, Tensor]:
-    """Return the weights of a file in the folder weights/, read once and never modified."""
+    """Return the weights of a file in the folder weights/.
+
+    The file is read once, and all callers share the tensors, so they must not modify them.
+    """
     from safetensors.torch import load_file
 
     return load_file(Path(str(resources.files("foveal.backbones"))) / "weights" / file)
 
 
 class ConvNorm(nn.Module):
-    """A convolution with TensorFlow's `SAME` padding for even sides, batch norm, optional ReLU6.
+    """A convolution with TensorFlow's `SAME` padding, batch normalisation and optional ReLU6.
 
-    With a stride of 2 the padding is one pixel narrower at the left and top edges.
+    The padding is that of inputs with even sides. With a stride of 2 it is one pixel narrower at
+    the left and top edges than at the right and bottom edges.
+
+    Args:
+        in_channels: channels of the input.
+        width: channels of the output.
+        side: side of the kernel.
+        stride: 1, or 2 to halve the resolution.
+        dilation: distance between the values that the kernel reads.
+        depthwise: whether each channel is filtered separately.
+        active: whether a ReLU6 follows.
     """
 
     def __init__(
@@ -164,9 +199,9 @@ class ConvNorm(nn.Module):
         active: bool = True,
     ):
         super().__init__()
-        total = (side - 1) * dilation - (stride - 1)
-        before = total // 2
-        after = total - before
+        total_padding = (side - 1) * dilation - (stride - 1)
+        before = total_padding // 2
+        after = total_padding - before
         self.uneven_padding = (before, after, before, after) if before != after else None
         self.conv = nn.Conv2d(
             in_channels,
@@ -183,7 +218,7 @@ class ConvNorm(nn.Module):
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out")
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return (B, width, h, w), or half of h and w with a stride of 2."""
+        """Return (B, width, h, w) for (B, C, h, w); a stride of 2 halves h and w."""
         if self.uneven_padding:
             features = F.pad(features, self.uneven_padding)
         features = self.norm(self.conv(features))
@@ -191,7 +226,11 @@ class ConvNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """An inverted residual (Sandler et al. 2018): expand, filter each channel, project."""
+    """An inverted residual block (Sandler et al. 2018).
+
+    It expands the channels, filters each one separately, and projects them to the output channels.
+    The input is added if it has the same shape as the output.
+    """
 
     def __init__(
         self, in_channels: int, width: int, expansion: int, side: int, stride: int, dilation: int
@@ -208,6 +247,6 @@ class Block(nn.Module):
         self.residual = stride == 1 and in_channels == width
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return (B, width, h, w), or half of h and w with a stride of 2."""
+        """Return (B, width, h, w) for (B, C, h, w); a stride of 2 halves h and w."""
         projected = self.project(self.filter(self.expand(features)))
         return features + projected if self.residual else projected

@@ -1,4 +1,4 @@
-"""Any timm model with feature maps as a backbone."""
+"""A backbone that wraps any timm model with feature maps."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -14,10 +14,10 @@ class TimmBackbone(Backbone):
     """The feature maps of a timm model; the global vector is the mean of its last map.
 
     Args:
-        model: timm's name of the model, such as `resnet18` (`timm.list_models()`).
+        model: timm's name of the model, such as `resnet18`; `timm.list_models()` lists all names.
         in_channels: channels of the images.
-        pretrained: start from timm's weights, which are downloaded. It is False in a trained
-            model's settings, since the model has its own weights.
+        pretrained: whether to start from timm's weights, which are downloaded if necessary.
+            `settings` always returns False, because a saved model contains its own weights.
 
     Raises:
         UserError: timm is not installed, has no such model, or cannot return its feature maps or
@@ -40,7 +40,7 @@ class TimmBackbone(Backbone):
             features: Any = timm.create_model(
                 model, features_only=True, in_chans=in_channels, pretrained=pretrained
             )
-        except UserError:
+        except UserError:  # raised while the model is built, for example by `parameter_limit`
             raise
         except Exception as error:  # timm raises exceptions of many types
             message = f"timm cannot return feature maps of {model!r}: {one_line(error)}"
@@ -55,7 +55,7 @@ class TimmBackbone(Backbone):
     def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return the model's feature maps and the mean (B, width) of the last."""
         local = list(self.features(images))
-        if local[-1].shape[1] != self.width:  # some models put the channels last
+        if local[-1].shape[1] != self.width:  # some models return features (B, h, w, C)
             local = [features.permute(0, 3, 1, 2) for features in local]
         return local, local[-1].mean(dim=(-2, -1))
 
@@ -65,17 +65,18 @@ class TimmBackbone(Backbone):
 
 
 def backbone_weights(model: str, timeout: float = 5.0) -> Literal["pretrained", "scratch", "none"]:
-    """Return which weights timm can provide for a model, after downloading pretrained ones.
+    """Download a model's pretrained weights if possible, and return which weights are available.
 
-    A single request without retries precedes the download: without a network it fails within
-    seconds, whereas a download would give up after a minute.
+    The Hub is contacted once, without retries, before the download: without a network this fails
+    within seconds, whereas the download itself would retry for a minute.
 
     Args:
         model: timm's name of the model.
-        timeout: seconds to wait for a response.
+        timeout: seconds to wait for the Hub's response before the download.
 
     Returns:
-        `pretrained`; `scratch` if the weights are unavailable; `none` if timm is not installed.
+        `pretrained` if the weights are now in the local cache, `scratch` (random weights) if they
+        are unavailable, or `none` if timm is not installed.
     """
     try:
         import timm
@@ -92,6 +93,6 @@ def backbone_weights(model: str, timeout: float = 5.0) -> Literal["pretrained", 
     try:
         HfApi().model_info(config.hf_hub_id, timeout=timeout)
         hf_hub_download(config.hf_hub_id, file)
-    except Exception:  # any network error means that the weights are unavailable
+    except Exception:  # after any error, usually of the network, they are unavailable
         return "scratch"
     return "pretrained"

@@ -17,18 +17,19 @@ from foveal.foundation.interrupts import Terminated, terminable
 
 
 class _Commands(TyperGroup):
-    """A command group that exits with status 130 on Ctrl-C and 143 on SIGTERM."""
+    """The group of all commands, which exits with status 130 on Ctrl-C and 143 on SIGTERM."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; report an interruption in one line."""
         try:
             with terminable():
                 return super().invoke(ctx)
-        except KeyboardInterrupt as stop:
+        except KeyboardInterrupt as interrupt:
             reason, status = (
-                ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
+                ("terminated", 143) if isinstance(interrupt, Terminated) else ("interrupted", 130)
             )
-            notify(" ".join([f"foveal: {reason}.", *getattr(stop, "__notes__", ())]))
+            # The notes, which `resumable` has added, say how to continue.
+            notify(" ".join([f"foveal: {reason}.", *getattr(interrupt, "__notes__", ())]))
             raise typer.Exit(status) from None
 
 
@@ -61,15 +62,20 @@ def print_json(values: object) -> None:
 
 @exits_immediately
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; user errors print one line and exit with status 1."""
+    """Run the command line; a user's error prints a short message and exits with status 1.
+
+    Args:
+        arguments: the arguments after the program's name; None for those of the process.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # some encodings lack characters
+        sys.stdout.reconfigure(errors="backslashreplace")  # its encoding may lack characters
     try:
         app(args=arguments, standalone_mode=True)
     except UserError as error:
         notify(f"foveal: {error}")
         sys.exit(1)
     except BrokenPipeError:
+        # Python flushes stdout again at exit, which would fail: let it flush to the null device.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:

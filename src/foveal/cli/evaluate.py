@@ -50,17 +50,19 @@ def evaluate(
     )
     if card:
         _write_to_card(model, figures)
-    _print(figures, as_json)
+    _print_figures(figures, as_json)
 
 
 def _write_to_card(model: str, figures: Mapping[str, object]) -> None:
+    """Store figures on the model's card, the JSON file next to its weights."""
     from foveal import zoo
     from foveal.foundation.model_files import write_card
 
     write_card(zoo.folder(model), {**zoo.card(model), "figures": figures})
 
 
-def _print(figures: Mapping[str, object], as_json: bool) -> None:
+def _print_figures(figures: Mapping[str, object], as_json: bool) -> None:
+    """Print figures as one JSON object, or as one line per figure."""
     from foveal.cli.tables import figure_lines
 
     if as_json:

@@ -33,21 +33,22 @@ def explain(
     """
     from foveal.workflows.explain import explain_files
 
-    results, failed = explain_files(model, images, out, notify, method, runtime)
+    results, failed_count = explain_files(model, images, out, notify, method, runtime)
     if as_json:
-        images_json = [{**result, "path": path_text(result["path"])} for result in results]
-        print_json({"model": model, "images": images_json})
+        records = [{**result, "path": path_text(result["path"])} for result in results]
+        print_json({"model": model, "images": records})
     else:
         for result in results:
             if "error" not in result:
                 picture = f"  {result['picture']}" if "picture" in result else ""
                 print_result(f"{result['path']}: {_result_text(result)}{picture}")
-    if failed:
+    if failed_count:
         raise typer.Exit(1)
 
 
 def _result_text(result: dict[str, Any]) -> str:
+    """Return the most probable class, or for a model that reconstructs images its error."""
     if "probabilities" not in result:
         return f"reconstructed with a mean squared error of {result['rebuilding_mse']:.4f}"
-    best = result["probabilities"][0]
-    return f"{best['class']} ({best['probability']:.1%})"
+    top_class = result["probabilities"][0]
+    return f"{top_class['class']} ({top_class['probability']:.1%})"

@@ -43,20 +43,31 @@ def export(
     from foveal.deployment.onnx import exported, write_onnx
 
     network = zoo.load(model)
-    graphs = exported(network, _size(size))
+    graphs = exported(network, _parse_size(size))
     if int8:
-        source = data or zoo.card(model).get("recipe", {}).get("data", {}).get("name")
-        if not source:
+        data_name = data or zoo.card(model).get("recipe", {}).get("data", {}).get("name")
+        if not data_name:
             raise UserError("Give --data with the images to calibrate --int8 on.")
-        graphs = _int8(network, graphs, source, data_dir)
+        graphs = _quantise(network, graphs, data_name, data_dir)
     write_onnx(graphs.graph, out, graphs.beside)
     print_result(out)
 
 
-def _int8(
-    network: "ImageModel", graphs: "Exported", source: str, data_dir: Path | None
+def _quantise(
+    network: "ImageModel", graphs: "Exported", data_name: str, data_dir: Path | None
 ) -> "Exported":
-    """Return the int8 version of an export; report its accuracy."""
+    """Return an exported model in 8-bit integers, and report its accuracy.
+
+    Args:
+        network: the model.
+        graphs: the exported model in floats.
+        data_name: the dataset whose training images calibrate the integers, and on whose validation
+            images the accuracy is measured.
+        data_dir: folder of the named datasets.
+
+    Raises:
+        UserError: too much accuracy is lost.
+    """
     from foveal.datasets import load_images, load_large
     from foveal.deployment.onnx import Exported
     from foveal.deployment.onnx.int8 import as_int8
@@ -64,26 +75,27 @@ def _int8(
     from foveal.models.abilities import Ability
 
     if Ability.IN_PART in network.abilities:
-        train = load_large(source, "train", limit=CALIBRATION_IMAGES, data_dir=data_dir)
-        val = load_large(source, "val", data_dir=data_dir)
+        train = load_large(data_name, "train", limit=CALIBRATION_IMAGES, data_dir=data_dir)
+        val = load_large(data_name, "val", data_dir=data_dir)
         quantised = as_int8_large(graphs, train, val)
     else:
         load_split = partial(
             load_images,
-            source,
+            data_name,
             size=network.inputs.size,
             channels=network.in_channels,
             data_dir=data_dir,
         )
         quantised = as_int8(graphs.graph, load_split("train"), load_split("val"))
     notify(
-        f"int8 ({quantised.part}): {quantised.accuracy:.2%} on the validation images of {source}, "
-        f"{quantised.float_accuracy:.2%} in floats"
+        f"int8 ({quantised.part}): {quantised.accuracy:.2%} on the validation images of "
+        f"{data_name}, {quantised.float_accuracy:.2%} in floats"
     )
     return Exported(quantised.graph, quantised.beside)
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
+def _parse_size(text: str | None) -> tuple[int, int] | None:
+    """Return the height and width in a text such as `28x28`; None for None."""
     if text is None:
         return None
     sides = text.lower().split("x")

@@ -11,7 +11,7 @@ from foveal.cli.app import app, notify, print_json, print_result
 
 @app.command()
 def models(
-    everything: Annotated[
+    all_figures: Annotated[
         bool, typer.Option("--all", help="All figures, however wide the table.")
     ] = False,
     as_json: options.AsJson = False,
@@ -28,7 +28,7 @@ def models(
         print_json(cards)
         return
     width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
-    for line in zoo_lines(cards, None if everything else width):
+    for line in zoo_lines(cards, None if all_figures else width):
         print_result(line)
-    if not everything:
+    if not all_figures:
         notify("All figures: foveal models --all, or --json.")

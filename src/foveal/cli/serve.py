@@ -33,11 +33,11 @@ def serve(
     from foveal.deployment.serve.auth import Credentials
     from foveal.deployment.serve.limits import MEGABYTE, Limits
     from foveal.deployment.serve.model_registry import Models
-    from foveal.deployment.serve.server import serve
+    from foveal.deployment.serve.server import serve as run
 
     token = os.environ.get("FOVEAL_TOKEN")
     credentials = Credentials.read(auth) if auth is not None else None
     if token:
         credentials = (credentials or Credentials({}, [token])).with_token(token)
     limits = Limits(body_bytes=upload_mb * MEGABYTE, waiting=queue)
-    serve(Models(models or (), runtime), host, port, limits, credentials, notify)
+    run(Models(models or (), runtime), host, port, limits, credentials, notify)

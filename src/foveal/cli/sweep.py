@@ -24,6 +24,9 @@ PruneOption = Annotated[
         "--prune/--no-prune", help="Stop trials that are below the median at the same epoch."
     ),
 ]
+SeedOption = Annotated[
+    int, typer.Option("--seed", help="Seed for tpe; 0 for a different one in each process.")
+]
 
 
 @app.command()
@@ -35,12 +38,12 @@ def sweep(
     trials: TrialsOption = None,
     sampler: Annotated[str, typer.Option(help="grid or tpe.")] = "grid",
     prune: PruneOption = True,
-    seed: Annotated[int, typer.Option(help="Seed for the sampler.")] = 0,
+    seed: SeedOption = 0,
     data: options.TrainData = None,
     data_dir: options.DataDir = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Train a recipe with many settings, in any number of processes.
+    """Train models with many settings, in any number of processes.
 
     Run the same command again to continue.
 
@@ -70,5 +73,6 @@ def sweep(
 
 
 def _trial_line(trial: "Trial") -> str:
+    """Return a trial's accuracy, evidence fraction and settings as a line."""
     settings = " ".join(f"{key}={value}" for key, value in trial.settings.items())
     return f"{trial.val_accuracy:.2%} from {trial.evidence_fraction:.1%}: {settings}"

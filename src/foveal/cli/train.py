@@ -45,7 +45,7 @@ def train(
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
-    """Train on your photos, or a recipe; write a run folder.
+    """Train on your photos, or from a recipe; write a run folder.
 
     Without a recipe, settings are chosen for the images in --data, a folder with one folder of
     images per class; focus, attention or baseline chooses the kind of model.
@@ -72,6 +72,7 @@ def train(
 
 
 def _device_count(text: str) -> int | str:
+    """Return the value of --devices, a positive integer or `auto`."""
     if text == "auto":
         return text
     if not (text.isdigit() and int(text) > 0):
@@ -87,7 +88,12 @@ def _train(
     folds: int,
     options: "TrainOptions",
 ) -> None:
-    """Train the given recipe, or one chosen for the images in `data`."""
+    """Train a model from a recipe, or cross-validate the recipe if `folds` is not 0.
+
+    If `recipe` is None or only a kind of model, such as `focus`, a recipe is chosen for the images
+    in `data`. `changes` are recipe keys to set, such as `epochs=3`. `options` are those of
+    `training.train`.
+    """
     if folds == 1:
         raise UserError("Expected --folds to be 0 or at least 2, but got 1.")
     from foveal.training import load_recipe
@@ -116,22 +122,23 @@ def _train(
 def _cross_validate(
     recipe: "Recipe", out: Path, folds: int, data: str | None, options: "TrainOptions"
 ) -> None:
+    """Cross-validate a recipe and report the results; `options` are those of `training.train`."""
     from foveal.training.cross_validation import lines
     from foveal.training.distribution.devices import Devices
     from foveal.training.folds import cross_validate
     from foveal.training.options import Options
 
-    machines = Devices(options["devices"], options["nodes"], options["strategy"])
-    if machines.processes > 1:
+    devices = Devices(options["devices"], options["nodes"], options["strategy"])
+    if devices.processes > 1:
         raise UserError("Cross-validation runs in one process: give --devices 1.")
     run_options = Options(
         resume=options["resume"],
-        machines=machines,
+        devices=devices,
         precision=options["precision"],
         progress=options["progress"],
         callbacks=(),
-        time_left=None,
-        notify=notify,
+        notify=None,
+        warn=notify,
     )
     results = cross_validate(
         recipe,
@@ -148,6 +155,7 @@ def _cross_validate(
 
 
 def _train_recipe(recipe: "Recipe", out: Path, data: str | None, options: "TrainOptions") -> None:
+    """Train a model from a recipe, and report its accuracy or error on the validation images."""
     from foveal.training import is_first_process
     from foveal.training import train as run
     from foveal.zoo import card

@@ -1,4 +1,4 @@
-"""Datasets read into memory: named or generated, image folders, Parquet shards, Hub datasets."""
+"""Datasets: named or generated ones, image folders, Parquet files (shards), and Hub datasets."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from foveal.datasets.copies import copies
+from foveal.datasets.copies import find_copies
 from foveal.datasets.fitting import fit_images
 from foveal.datasets.folder import load_folder
 from foveal.datasets.generated import (
@@ -56,14 +56,15 @@ def load_images(
     data_dir: str | Path | None = None,
     groups: Groups | None = None,
 ) -> ImageSet[Any]:
-    """Return one split of a dataset.
+    """Return one split of a dataset, in memory.
 
     Args:
-        source: a name of `DATASETS`, a folder of class folders or of Parquet shards, or
-            `hf:OWNER/NAME`. A name takes precedence over a folder: write `./mnist` for a folder.
+        source: a name of `DATASETS` or of a dataset of photographs, a folder of class
+            folders or of Parquet shards, or `hf:OWNER/NAME`. A name takes precedence over a folder:
+            write `./mnist` for a folder.
         split: `train`, `val` or `test`.
-        size: height and width to resize to, or one side of a square; None keeps the original size.
-            With a `ShortSide` the images of a folder keep their proportions, as `Photos`.
+        size: height and width to resize to, or the side of a square; None keeps the original size.
+            With a `ShortSide` the images of a folder keep their aspect ratios, and are `Photos`.
         channels: 1 for grey, 3 for colour; None keeps the original channels.
         data_dir: folder of the named datasets; FOVEAL_DATA or ~/.cache/foveal if not given.
         groups: groups of a folder's images that stay in one split, from `read_groups`.
@@ -79,7 +80,7 @@ def load_images(
     if name in PHOTO_SETS:
         folder = photo_folder(name, split, datasets_folder(data_dir))
         groups = groups or photo_groups(folder)
-        return load_folder(folder, split, shape, channels, whole=name in TEST_ONLY, groups=groups)
+        return load_folder(folder, split, shape, channels, use_all=name in TEST_ONLY, groups=groups)
     if groups or isinstance(shape, ShortSide):
         folder = _image_folder(name, "groups" if groups else "sizes given by the short side")
         return load_folder(folder, split, shape, channels, groups=groups)
@@ -87,10 +88,18 @@ def load_images(
 
 
 def _image_folder(name: str, purpose: str) -> Path:
-    """Return the path of an image folder; `purpose` names what requires one, for the error."""
+    """Return the path of an image folder.
+
+    Args:
+        name: a path that the user gave.
+        purpose: what the user gave that requires a folder, for the error.
+
+    Raises:
+        UserError: `name` is a dataset, or not a folder.
+    """
     folder = Path(name).expanduser()
-    is_other = name in DATASETS or is_generated(name) or name.startswith("hf:")
-    if is_other or not folder.is_dir():
+    is_named = name in DATASETS or is_generated(name) or name.startswith("hf:")
+    if is_named or not folder.is_dir():
         raise UserError(f"Expected a folder of image files for {purpose}, but got {name}.")
     return folder
 
@@ -103,13 +112,13 @@ def load_whole(
     data_dir: str | Path | None = None,
     groups: Groups | None = None,
 ) -> ImageSet[Any]:
-    """Return the images of all splits of a folder, to be split again, without duplicates.
+    """Return the images of all splits of a folder as a single set, which can be split again.
 
-    The source is an image folder, or the name of a dataset of photographs. The other
-    arguments are those of `load_images`.
+    Of several identical images, only the first is kept. The source is an image folder, or the name
+    of a dataset of photographs. The other arguments are those of `load_images`.
 
     Raises:
-        UserError: `source` is not a folder of image files, or as in `load_images`.
+        UserError: `source` is not a folder of image files, or for the reasons of `load_images`.
     """
     shape = check_shape(size, channels)
     name = str(source)
@@ -119,8 +128,9 @@ def load_whole(
         groups = groups or photo_groups(folder)
     elif name in DATASETS or is_generated(name) or not folder.is_dir():
         raise UserError(f"Expected a folder of image files to split again, but got {name}.")
-    images = load_folder(folder, "train", shape, channels, whole=True, groups=groups)
-    duplicates = {i for group in copies([Path(path) for path in images.paths]) for i in group[1:]}
+    images = load_folder(folder, "train", shape, channels, use_all=True, groups=groups)
+    copies = find_copies([Path(path) for path in images.paths])
+    duplicates = {index for group in copies for index in group[1:]}
     if not duplicates:
         return images
     kept = torch.tensor([i for i in range(len(images)) if i not in duplicates])
@@ -135,6 +145,10 @@ def _load_fixed(
     channels: int | None,
     data_dir: str | Path | None,
 ) -> ImageSet:
+    """Return one split of a dataset, with images of a single size.
+
+    The size is `shape`, or that of the original images if it is None.
+    """
     if name in DATASETS:
         return fit_images(DATASETS[name](split, datasets_folder(data_dir)), shape, channels)
     if is_generated(name):
@@ -151,7 +165,7 @@ def _load_fixed(
         from foveal.images.hub import hub_folder
 
         folder = hub_folder(name.removeprefix("hf:"))
-        # The folder is named after a commit.
+        # The name is replaced because the downloaded folder is named after a commit.
         return replace(load_parquet_folder(folder, split, shape, channels), name=name)
     return _load_folder(Path(name).expanduser(), split, shape, channels)
 
@@ -159,6 +173,7 @@ def _load_fixed(
 def _load_folder(
     folder: Path, split: str, size: tuple[int, int] | None, channels: int | None
 ) -> ImageSet:
+    """Return one split of a folder of Parquet shards or of class folders."""
     from foveal.datasets.parquet import is_parquet_folder, load_parquet_folder
 
     if folder.is_file():

@@ -1,4 +1,4 @@
-"""Masks of annotated regions, from boxes, mask files or the files of a named dataset."""
+"""Masks of annotated regions, read from boxes, mask files or the files of a named dataset."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,27 +25,27 @@ def with_annotations(
     data_dir: Path | None = None,
     notify: Callable[[str], None] = lambda line: None,
 ) -> ImageSet[Any]:
-    """Return the images with masks of their annotated regions, or unchanged if there are none.
-
-    Named photograph datasets include masks in `NAME-masks` or boxes in `NAME-boxes.csv`.
+    """Return the images with masks of their annotated regions; unchanged if there are none.
 
     Args:
         images: images as `load_images` returns them.
         source: the source of the images, as for `load_images`.
-        boxes: boxes of a folder's images, see `with_boxes`.
-        masks: masks of a folder's images, see `with_masks`; images may lack one.
+        boxes: file or folder with boxes, as for `with_boxes`.
+        masks: folder of masks, as for `with_masks`; images may lack one. If neither is given, named
+            datasets of photos use their own, in `NAME-boxes.csv` or `NAME-masks`.
         data_dir: folder of the named datasets.
-        notify: called with each mismatch, and with the number of annotated images.
+        notify: called with a line for each mismatch, and for the number of annotated images.
 
     Raises:
-        UserError: both boxes and masks are given, or as in `with_boxes` and `with_masks`.
+        UserError: both boxes and masks are given, or one of them cannot be used.
     """
     if boxes is not None and masks is not None:
         raise UserError("Expected boxes or masks of the images, but got both.")
     folder = Path(source).expanduser()
     if source in PHOTO_SETS:
         folder = datasets_folder(data_dir) / "photos" / source
-        boxes, masks = (boxes, masks) if boxes or masks else _annotation_paths(folder)
+        if boxes is None and masks is None:
+            boxes, masks = _annotation_paths(folder)
     if boxes is not None:
         result, notes = with_boxes(images, folder, boxes)
     elif masks is not None:
@@ -66,6 +66,10 @@ def annotated(images: ImageSet[Tensor | Photos]) -> Tensor:
 
 
 def _annotation_paths(folder: Path) -> tuple[Path | None, Path | None]:
-    """Return the paths of the boxes and the masks next to the folder of a named dataset."""
-    boxes, masks = (folder.with_name(f"{folder.name}{end}") for end in ("-boxes.csv", "-masks"))
+    """Return the paths of the boxes and of the masks of a named dataset; None for a missing one.
+
+    Both are next to the dataset's folder.
+    """
+    boxes = folder.with_name(f"{folder.name}-boxes.csv")
+    masks = folder.with_name(f"{folder.name}-masks")
     return (boxes if boxes.is_file() else None), (masks if masks.is_dir() else None)

@@ -26,8 +26,9 @@ from foveal.images.reading import upright_size
 from foveal.images.sources import images_below
 
 COLUMNS = ("file", "x1", "y1", "x2", "y2")
-MAX_CSV = 256 * 2**20  # bytes
-MAX_XML = 2**20  # bytes of the annotation of one image
+MAX_CSV_BYTES = 256 * 2**20
+MAX_XML_BYTES = 2**20  # maximum for the annotation of one image
+# Document type declarations, which can define entities that expand without bound.
 _DTD = re.compile(r"<!\s*(DOCTYPE|ENTITY)", re.IGNORECASE)
 
 
@@ -42,13 +43,15 @@ class Box(NamedTuple):
 
 @dataclass
 class Boxes:
-    """Boxes from a file or folder, with counts of those that do not fit the images of a folder.
+    """Boxes for the images of a folder, with counts of the boxes that do not fit their images.
+
+    `mask` adds to the counts, which `notes` reports.
 
     Attributes:
         source: file or folder that the boxes were read from.
         folder: folder of the images.
-        by_name: boxes by image, named by its path below the folder, that path without extension,
-            or the file name without extension.
+        by_name: boxes of each image. The image is given by its path below the folder, by that path
+            without extension, or by its file name without extension.
         clipped: number of boxes that extend beyond their image.
         outside: number of boxes that lie entirely outside their image.
     """
@@ -60,20 +63,20 @@ class Boxes:
     outside: int = 0
 
     @cached_property
-    def images(self) -> Counter[str]:
-        """Number of image files in the folder that match each name, over all splits."""
+    def image_counts(self) -> Counter[str]:
+        """Number of image files, anywhere in the folder, that match each possible name of one."""
         paths = [path.relative_to(self.folder) for path in images_below(self.folder, _ignore)]
         return Counter(name for path in paths for name in set(_names(path.as_posix())))
 
     def mask(self, path: Path, size: tuple[int, int]) -> Tensor:
-        """Return a mask (1, H, W), 255 inside the boxes of an image file, else 0.
+        """Return a mask (1, H, W), 255 inside the boxes of an image file and 0 elsewhere.
 
         Args:
             path: path of the image, below the folder.
             size: height and width of the mask, which may differ from the file's.
         """
         mask = torch.zeros(1, *size, dtype=torch.uint8)
-        boxes = self._boxes(path.relative_to(self.folder).as_posix())
+        boxes = self._boxes_of(path.relative_to(self.folder).as_posix())
         height, width = upright_size(path) if boxes else size
         for box in boxes:
             x1, x2 = (min(max(x, 0.0), width) for x in (box.x1, box.x2))
@@ -81,17 +84,23 @@ class Boxes:
             if x1 >= x2 or y1 >= y2:
                 self.outside += 1
                 continue
-            self.clipped += Box(x1, y1, x2, y2) != box
+            if Box(x1, y1, x2, y2) != box:
+                self.clipped += 1
             mask[
                 0, _covered_pixels(y1, y2, height, size[0]), _covered_pixels(x1, x2, width, size[1])
             ] = 255
         return mask
 
-    def _boxes(self, image: str) -> list[Box]:
+    def _boxes_of(self, image: str) -> list[Box]:
+        """Return the boxes of an image, given by its path below the folder.
+
+        Raises:
+            UserError: the boxes could also be those of another image.
+        """
         name = next((name for name in _names(image) if name in self.by_name), None)
         if name is None:
             return []
-        if name != image and self.images[name] > 1:
+        if name != image and self.image_counts[name] > 1:
             raise UserError(
                 f"The boxes {printable(name)!r} in {printable(self.source)} match "
                 f"{printable(image)} and another image of that name: give paths below the "
@@ -100,14 +109,14 @@ class Boxes:
         return self.by_name[name]
 
     def notes(self) -> list[str]:
-        """Return one line for each kind of mismatch.
+        """Return one line for each kind of mismatch between the boxes and the images.
 
         Raises:
             UserError: no box belongs to an image of the folder.
         """
         notes = []
         source, folder = printable(self.source), printable(self.folder)
-        unknown = [name for name in self.by_name if name not in self.images]
+        unknown = [name for name in self.by_name if name not in self.image_counts]
         if unknown and len(unknown) == len(self.by_name):
             raise UserError(
                 f"{source} has boxes for {some_names(unknown)}, but for no image in {folder}: "
@@ -127,13 +136,13 @@ class Boxes:
 
 
 def _names(image: str) -> tuple[str, str, str]:
-    """Return the names that match an image: its path, without extension, and its stem."""
-    stem = PurePosixPath(image).with_suffix("")
-    return image, str(stem), stem.name
+    """Return the names by which boxes may refer to an image, given by its path below the folder."""
+    without_extension = PurePosixPath(image).with_suffix("")
+    return image, str(without_extension), without_extension.name
 
 
 def _ignore(path: str) -> None:
-    """Ignore a file that is not an image."""
+    """Ignore a file that is not an image; a callback for `images_below`."""
 
 
 def with_boxes(
@@ -169,7 +178,8 @@ def with_boxes(
 
 
 def _read_csv(path: Path) -> dict[str, list[Box]]:
-    rows = csv.DictReader(StringIO(_read_text(path, MAX_CSV), newline=""))
+    """Return the boxes in a CSV file by image; see `with_boxes`."""
+    rows = csv.DictReader(StringIO(_read_text(path, MAX_CSV_BYTES), newline=""))
     boxes: dict[str, list[Box]] = {}
     try:
         missing = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
@@ -189,6 +199,7 @@ def _read_csv(path: Path) -> dict[str, list[Box]]:
 
 
 def _read_folder(folder: Path) -> dict[str, list[Box]]:
+    """Return the boxes in a folder of VOC files, by the file's path without extension."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".xml")
     if not files:
         raise UserError(
@@ -200,14 +211,15 @@ def _read_folder(folder: Path) -> dict[str, list[Box]]:
 
 
 def _read_voc(path: Path) -> Iterator[Box]:
-    text = _read_text(path, MAX_XML)
+    """Yield the boxes in a Pascal VOC file."""
+    text = _read_text(path, MAX_XML_BYTES)
     if match := _DTD.search(text):
         raise UserError(
             f"{printable(path)}: {match[0]} is not allowed in annotations, because entities can "
             "expand without bound. Delete it."
         )
     try:
-        root = ElementTree.fromstring(text)  # decoded text, so that a declared encoding is ignored
+        root = ElementTree.fromstring(text)  # the text is decoded: its declared encoding is ignored
     except ElementTree.ParseError as error:
         raise UserError(f"{printable(path)} is not XML: {error}.") from None
     if root.tag != "annotation":
@@ -233,6 +245,7 @@ def _read_text(path: Path, limit: int) -> str:
 
 
 def _parse_box(location: str, edges: list[str]) -> Box:
+    """Return a box from the text of its four edges; `location` is named in the error."""
     try:
         box = Box(*map(float, edges))
     except ValueError:
@@ -246,7 +259,9 @@ def _parse_box(location: str, edges: list[str]) -> Box:
 
 
 def _covered_pixels(first: float, last: float, length: float, pixels: int) -> slice:
-    """Return the pixels along a side whose centres lie in an interval, or the nearest pixel.
+    """Return the pixels along a side whose centres lie in an interval.
+
+    If there are none, the pixel that contains the middle of the interval is returned.
 
     Args:
         first: start of the interval.
@@ -257,5 +272,5 @@ def _covered_pixels(first: float, last: float, length: float, pixels: int) -> sl
     start, stop = (math.ceil(edge * pixels / length - 0.5) for edge in (first, last))
     if start < stop:
         return slice(start, stop)
-    nearest = min(int((first + last) / 2 * pixels / length), pixels - 1)
-    return slice(nearest, nearest + 1)
+    middle = min(int((first + last) / 2 * pixels / length), pixels - 1)
+    return slice(middle, middle + 1)

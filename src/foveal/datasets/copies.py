@@ -9,10 +9,11 @@ from foveal.foundation.errors import UserError
 from foveal.foundation.files import open_regular
 
 
-def copies(paths: Sequence[Path]) -> list[list[int]]:
-    """Return the groups of two or more identical files, as indices into `paths`.
+def find_copies(paths: Sequence[Path]) -> list[list[int]]:
+    """Return groups of two or more identical files, as sorted lists of indices into `paths`.
 
-    Only files of equal length are read. Unreadable files are skipped.
+    Only files that have the same length as another are read. Empty and unreadable files are
+    skipped.
     """
     by_length: dict[int, list[int]] = defaultdict(list)
     for index, path in enumerate(paths):

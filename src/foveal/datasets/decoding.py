@@ -1,4 +1,4 @@
-"""Decoding of image files into memory, with a list of those that cannot be read."""
+"""Decoding of image files into memory, with a list of the files that cannot be read."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,43 +17,44 @@ from foveal.images.threads import decode_images
 def decode_photos(
     sources: Sequence[Source], size: ShortSide, channels: int | None
 ) -> tuple[Photos, list[int], list[Problem]]:
-    """Decode photographs, keeping the proportions of each.
+    """Decode photographs, keeping the aspect ratio of each.
 
     Args:
-        sources: as for `decode_all`.
-        size: the short side to resize to.
+        sources: for each image, a path for messages and a function that returns the file's bytes.
+        size: the short side to which they are resized.
         channels: 1 for grey, 3 or None for colour.
 
     Returns:
-        The photographs, the index of each in `sources`, and the problems, as from `decode_all`.
+        The photographs grouped by size, the index of each in `sources`, and the problems: images
+        that could not be read, or whose range of values had to be guessed.
 
     Raises:
         UserError: the photographs do not fit in memory.
     """
     channels = channels or 3
-    groups: dict[torch.Size, list[tuple[int, Tensor]]] = {}
+    by_shape: dict[torch.Size, list[tuple[int, Tensor]]] = {}
     problems: list[Problem] = []
     for index, result in enumerate(decode_images(sources, size, channels)):
         if isinstance(result, UserError):
             problems.append(Problem(sources[index][0], str(result)))
             continue
-        if not groups:
+        if not by_shape:
             _check_memory(len(sources), result.image)
         if result.note:
             problems.append(Problem(sources[index][0], result.note, kept=True))
-        groups.setdefault(result.image.shape, []).append((index, result.image))
-    kept = [index for group in groups.values() for index, _ in group]
-    parts = [torch.stack([image for _, image in group]) for group in groups.values()]
+        by_shape.setdefault(result.image.shape, []).append((index, result.image))
+    kept = [index for group in by_shape.values() for index, _ in group]
+    parts = [torch.stack([image for _, image in group]) for group in by_shape.values()]
     return Photos(tuple(parts)), kept, problems
 
 
 def decode_all(
     sources: Sequence[Source], size: tuple[int, int] | None, channels: int | None
 ) -> tuple[Tensor, list[int], list[Problem]]:
-    """Decode images into uint8 (M, C, H, W).
+    """Decode images into one tensor, uint8 (M, C, H, W).
 
     Args:
-        sources: a path for messages, and a function that returns the file's bytes, per image.
+        sources: for each image, a path for messages and a function that returns the file's bytes.
         size: height and width to resize to; None if all images have the same size.
         channels: 1 or 3; None for grey if all images are grey, else colour.
 
@@ -87,6 +88,7 @@ def decode_all(
 
 
 def _size_mismatch(path: str, image: Tensor, other_path: str, other: Tensor) -> UserError:
+    """Return the error for two images (C, H, W) of different sizes."""
     (height, width), (other_height, other_width) = image.shape[1:], other.shape[1:]
     return UserError(
         f"The images differ in size ({path} is {height}x{width}, {other_path} is "
@@ -95,6 +97,7 @@ def _size_mismatch(path: str, image: Tensor, other_path: str, other: Tensor) -> 
 
 
 def _check_memory(count: int, image: Tensor) -> None:
+    """Raise UserError unless `count` images of the size of `image` fit in memory."""
     required = count * image.numel()
     available = available_memory()
     if available is not None and required > available:

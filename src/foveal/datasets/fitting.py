@@ -8,17 +8,17 @@ from torch import Tensor
 
 from foveal.datasets.images import ImageSet
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as in Pillow's conversion to grey
-_CHUNK = 1_000  # images converted to floats at a time; bounds the memory
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow's conversion to grey
+_CHUNK = 1_000  # number of images converted to floats at a time, which bounds the memory
 
 
 def fit_images(images: ImageSet, size: tuple[int, int] | None, channels: int | None) -> ImageSet:
     """Return the images resized with antialiasing and converted to grey or colour.
 
-    Masks are resized by nearest neighbour, which keeps their values at 0 and 255.
+    Masks are resized by taking the nearest pixel, so that their values remain 0 and 255.
 
     Args:
-        images: grey or colour images of any size.
+        images: grey or colour images of one size.
         size: height and width; None keeps the original size.
         channels: 1 or 3; None keeps the original channels.
     """
@@ -35,10 +35,12 @@ def fit_images(images: ImageSet, size: tuple[int, int] | None, channels: int | N
 
 
 def _grey(pixels: Tensor) -> Tensor:
+    """Return colour images (N, 3, H, W) as grey images (N, 1, H, W), uint8."""
     luma = torch.tensor(_LUMA).reshape(1, 3, 1, 1)
     return (pixels * luma).sum(dim=1, keepdim=True).round().to(torch.uint8)
 
 
 def _resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return images (N, C, H, W) resized with antialiasing, uint8."""
     resized = F.interpolate(pixels.float(), size, mode="bilinear", antialias=True)
     return resized.round().clamp(0, 255).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""Groups of images that stay in one split, such as those of one patient."""
+"""Groups of images that stay in one split, such as the images of one patient."""
 
 import csv
 import io
@@ -11,18 +11,20 @@ from foveal.foundation.errors import UserError
 from foveal.foundation.escaping import printable
 from foveal.foundation.files import read_bytes
 
-MAX_PATTERN = 500  # characters of a regular expression
+MAX_PATTERN = 500  # maximum number of characters of a regular expression
 COLUMNS = ("file", "group")
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Mapping of image files to groups, by a table or by a regular expression over the path.
+    """Mapping of image files to groups, by a table or by a regular expression.
 
     Attributes:
         source: path of the table, or the expression, for messages.
-        table: group by path below the image folder, with `/` between folders; empty if unused.
-        pattern: expression whose first capture group, or else whole match, is the group.
+        table: the group of each image, given by its path below the image folder with `/` between
+            folders; not used if there is a pattern.
+        pattern: expression that is searched in these paths. The group is its first capture group,
+            or the whole match if it has none.
     """
 
     source: str
@@ -30,7 +32,7 @@ class Groups:
     pattern: "re.Pattern[str] | None" = None
 
     def of(self, folder: Path, files: Sequence[Path]) -> list[str]:
-        """Return the group of each file below an image folder.
+        """Return the group of each of some files below an image folder, in their order.
 
         Raises:
             UserError: a file has no group; the message names the first one.
@@ -46,17 +48,18 @@ class Groups:
         return [group for group in groups if group is not None]
 
     def _group_of(self, name: str) -> str | None:
+        """Return the group of an image given by its path below the folder, or None."""
         if self.pattern is None:
             return self.table.get(name)
         match = self.pattern.search(name)
         if match is None:
             return None
-        first = match.group(1) if self.pattern.groups else None
-        return match.group() if first is None else first
+        captured = match.group(1) if self.pattern.groups else None
+        return match.group() if captured is None else captured
 
 
 def read_groups(source: str) -> Groups | None:
-    """Return the groups given by a recipe's `data.groups` or by `--groups`; None if empty.
+    """Return the groups given by a recipe's `data.groups` or by `--groups`; None if it is empty.
 
     Args:
         source: a CSV file with the columns `file`, a path below the image folder, and `group`; or
@@ -68,7 +71,7 @@ def read_groups(source: str) -> Groups | None:
     if not source:
         return None
     if source.lower().endswith(".csv"):
-        return Groups(source, table=_table(Path(source).expanduser()))
+        return Groups(source, table=_read_group_table(Path(source).expanduser()))
     if len(source) > MAX_PATTERN:
         raise UserError(
             f"Expected groups as a regular expression of at most {MAX_PATTERN} characters, but got "
@@ -84,10 +87,11 @@ def read_groups(source: str) -> Groups | None:
     return Groups(source, pattern=pattern)
 
 
-def _table(path: Path) -> dict[str, str]:
+def _read_group_table(path: Path) -> dict[str, str]:
+    """Return the group of each image in a CSV file with the columns `COLUMNS`."""
     rows = read_table(path, COLUMNS)
     groups: dict[str, str] = {}
-    for number, (file, group) in enumerate(rows, start=2):
+    for number, (file, group) in enumerate(rows, start=2):  # line 1 names the columns
         if not group or groups.setdefault(file, group) != group:
             problem = "a second group" if group else "no group"
             raise UserError(f"{printable(path)}, line {number}: {problem} for {printable(file)}.")
@@ -95,7 +99,7 @@ def _table(path: Path) -> dict[str, str]:
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return the rows of a CSV file, restricted to `columns` and in their order.
+    """Return the rows of a CSV file, with only the cells of `columns`, in the order of `columns`.
 
     Raises:
         UserError: the file cannot be read, is not UTF-8, or lacks a column.

@@ -27,7 +27,9 @@ _MD5 = {
         "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
     },
 }
-MAX_BYTES = 2**30  # per decompressed file; MNIST has 47 million
+MAX_BYTES = 2**30  # maximum per decompressed file; the largest of MNIST has 47 million
+# An idx file of uint8 values begins with the sum of this and its number of dimensions.
+UINT8_MAGIC = 0x0800
 
 
 def read_pair(data_dir: Path, folder: str, split: str) -> tuple[Tensor, Tensor]:
@@ -36,9 +38,9 @@ def read_pair(data_dir: Path, folder: str, split: str) -> tuple[Tensor, Tensor]:
     Raises:
         UserError: a file is missing and cannot be downloaded, or is damaged.
     """
-    part = "t10k" if split == "test" else "train"
-    images = _read_idx(data_dir, folder, f"{part}-images-idx3-ubyte", 3)
-    labels = _read_idx(data_dir, folder, f"{part}-labels-idx1-ubyte", 1)
+    prefix = "t10k" if split == "test" else "train"
+    images = _read_idx(data_dir, folder, f"{prefix}-images-idx3-ubyte", 3)
+    labels = _read_idx(data_dir, folder, f"{prefix}-labels-idx1-ubyte", 1)
     if len(images) != len(labels):
         raise UserError(f"{data_dir / folder}: {len(images)} images but {len(labels)} labels.")
     if len(labels) and int(labels.max()) > 9:
@@ -49,29 +51,31 @@ def read_pair(data_dir: Path, folder: str, split: str) -> tuple[Tensor, Tensor]:
 def _read_idx(data_dir: Path, folder: str, name: str, dims: int) -> Tensor:
     """Return the values of an idx file as uint8, downloading it if it is missing."""
     path = data_dir / folder / "raw" / name
-    packed = path.with_name(name + ".gz")
-    if not path.is_file() and not packed.is_file():
+    compressed = path.with_name(name + ".gz")
+    if not path.is_file() and not compressed.is_file():
         hint = f"put {name} (or {name}.gz) into {path.parent}/"
-        fetch(f"{folder}/{name}", packed, _MD5[folder][name], hint)
+        fetch(f"{folder}/{name}", compressed, _MD5[folder][name], hint)
     try:
-        raw = read_bytes(path, MAX_BYTES) if path.is_file() else _decompress(packed)
+        raw = read_bytes(path, MAX_BYTES) if path.is_file() else _decompress(compressed)
     except (OSError, EOFError, zlib.error, UserError) as error:
         raise UserError(f"Cannot read {path}: {error}") from None
-    if len(raw) < 4 + 4 * dims:
+    # The header has a number of the type and dimensions, and one for the length of each dimension.
+    header_bytes = 4 + 4 * dims
+    if len(raw) < header_bytes:
         raise UserError(f"{path} is truncated within its header.")
-    header = np.frombuffer(raw[: 4 + 4 * dims], ">i4")
-    if header[0] != 0x0800 + dims:
+    magic, *shape = np.frombuffer(raw[:header_bytes], ">i4").tolist()
+    if magic != UINT8_MAGIC + dims:
         raise UserError(f"{path} is not an idx file of {dims} dimensions.")
-    shape = [int(side) for side in header[1:]]
-    if min(shape) < 0 or len(raw) - 4 - 4 * dims != math.prod(shape):
+    if min(shape) < 0 or len(raw) - header_bytes != math.prod(shape):
         raise UserError(f"{path} is truncated: its header declares the shape {shape}.")
-    body = np.frombuffer(raw, np.uint8, offset=4 + 4 * dims)
+    body = np.frombuffer(raw, np.uint8, offset=header_bytes)
     return torch.from_numpy(body.reshape(shape).copy())
 
 
 def _decompress(path: Path) -> bytes:
-    with open_regular(path) as file, gzip.open(file) as packed:
-        content = packed.read(MAX_BYTES + 1)
+    """Return the decompressed content of a gzip file, of at most `MAX_BYTES`."""
+    with open_regular(path) as file, gzip.open(file) as decompressed:
+        content = decompressed.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise UserError(f"larger than {MAX_BYTES:,} bytes")
     return content

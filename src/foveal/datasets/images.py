@@ -1,4 +1,4 @@
-"""Labelled images in memory with their metadata."""
+"""Labelled images of a dataset, with their metadata."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,11 +14,11 @@ from foveal.foundation.escaping import printable
 from foveal.images import selected
 from foveal.images.photos import PIXELS, Photos, parts_of
 
-_MAX_LISTED = 5  # problems listed one by one
+_MAX_LISTED = 5  # maximum number of problems listed one by one
 
 
 def new_labels(labels: Tensor, indices: Sequence[int | None]) -> Tensor:
-    """Return labels (N,) replaced by their entries in `indices`, -1 for None.
+    """Return labels (N,), each replaced by the entry of `indices` at its position; -1 for None.
 
     Raises:
         UserError: `indices` has no entry for a label.
@@ -37,8 +37,9 @@ class Problem:
 
     Attributes:
         path: path of the file or folder.
-        reason: description that follows the path in messages.
-        kept: whether the image was kept, for example read with a guessed range of values.
+        reason: description of the problem, which messages print after the path.
+        kept: whether the image was used in spite of the problem, for example if its range of values
+            had to be guessed.
     """
 
     path: str
@@ -50,13 +51,18 @@ class Problem:
 
 
 def problem_lines(problems: Iterable[Problem]) -> list[str]:
-    """Return a line for each of the first problems, one per path, and the number of others."""
+    """Return a line for each of the first problems, at most one per path.
+
+    If there are more, the last line gives their number.
+    """
     by_path = {problem.path: problem for problem in problems}
     lines = [str(problem) for problem in list(by_path.values())[:_MAX_LISTED]]
-    return lines + [f"and {len(by_path) - _MAX_LISTED:,} others"] * (len(by_path) > _MAX_LISTED)
+    if len(by_path) > _MAX_LISTED:
+        lines.append(f"and {len(by_path) - _MAX_LISTED:,} others")
+    return lines
 
 
-# A tensor, photographs of several sizes, large images, or features instead of images.
+# The type of the images: a tensor, `Photos`, `LargeImages`, or stored features instead of images.
 Pixels = TypeVar("Pixels", default=Tensor, covariant=True)
 
 
@@ -67,16 +73,16 @@ class ImageSet(Generic[Pixels]):
     Attributes:
         name: name of the dataset.
         split: `train`, `val` or `test`.
-        images: uint8 (N, C, H, W), photographs ordered by size, or large images.
-        labels: labels of the main task, as (N,) class indices, or as booleans (N, classes) if an
-            image may have any number of classes.
+        images: uint8 (N, C, H, W), `Photos`, which are ordered by size, or `LargeImages`.
+        labels: labels of the main task: class indices (N,), or booleans (N, classes) if an image
+            may have any number of classes.
         classes: name of each class.
-        paths: source of each image, or empty.
+        paths: file of each image, or file and row; empty if the images have no files.
         problems: images that were skipped, or read with a guessed range of values.
-        masks: (N, 1, H, W) uint8, 255 in annotated regions, of the same type as `images`; or
-            None. The mask of an image without annotation is all 0.
-        notes: how the layout of a folder was interpreted, one line each.
-        groups: group of each image, or empty; images of one group belong together.
+        masks: uint8 (N, 1, H, W), 255 in annotated regions, as a tensor or `Photos` like `images`;
+            None if there are no annotations. The mask of an image without annotation is all 0.
+        notes: lines that tell the user how a folder was interpreted.
+        groups: group of each image, such as a patient, whose images stay in one split; or empty.
         named: whether `classes` are real names; False if they are indices.
         tasks: labels by task, the main task first; empty if there is only one task.
     """
@@ -98,7 +104,10 @@ class ImageSet(Generic[Pixels]):
         return len(self.labels)
 
     def of(self, tasks: Sequence[str]) -> "ImageSet[Pixels]":
-        """Return the same images with the labels of some tasks, in the given order.
+        """Return the same images with the labels of some tasks only.
+
+        Args:
+            tasks: names of one or more tasks; the first becomes the main task.
 
         Raises:
             UserError: there are no labels for a task.
@@ -127,7 +136,7 @@ class ImageSet(Generic[Pixels]):
         )
 
     def by_size(self) -> Iterator["ImageSet[Tensor]"]:
-        """Yield the images in order, grouped by height and width."""
+        """Yield the images in order, those of each height and width as one set."""
         untyped: Any = self
         masks = repeat(None) if self.masks is None else parts_of(untyped.masks)
         first = 0
@@ -147,8 +156,8 @@ class ImageSet(Generic[Pixels]):
         for group in self.by_size():
             height, width = group.images.shape[-2:]
             step = max(1, min(size, pixels // (height * width)))
-            for part in torch.arange(len(group)).split(step):
-                yield group.subset(part)
+            for indices in torch.arange(len(group)).split(step):
+                yield group.subset(indices)
 
     def relabelled(
         self, indices: Sequence[int | None], classes: tuple[str, ...]
@@ -157,13 +166,13 @@ class ImageSet(Generic[Pixels]):
 
         Args:
             indices: the new index of each class, or None to drop its images.
-            classes: names of the new classes.
+            classes: names of the new classes, to which `indices` refer.
         """
         labels, is_known = _relabel(self.labels, indices, len(classes))
         tasks = {}
         for task, old in self.tasks.items():
-            tasks[task], task_known = _relabel(old, indices, len(classes))
-            is_known = is_known & task_known
+            tasks[task], is_known_in_task = _relabel(old, indices, len(classes))
+            is_known = is_known & is_known_in_task
         images = replace(self, labels=labels, tasks=tasks, classes=classes)
         return images if is_known.all() else images.subset(is_known.nonzero().flatten())
 
@@ -185,22 +194,30 @@ class ImageSet(Generic[Pixels]):
         # The first image of each class, then the second of each class, and so on.
         ranks = torch.zeros_like(labels)
         for label in labels.unique():
-            of_class = labels == label
-            ranks[of_class] = torch.arange(int(of_class.sum()))
+            in_class = labels == label
+            ranks[in_class] = torch.arange(int(in_class.sum()))
         chosen = order[ranks.argsort(stable=True)[:count]]
         return self.subset(chosen.sort().values if isinstance(self.images, Photos) else chosen)
 
 
-def _relabel(labels: Tensor, indices: Sequence[int | None], classes: int) -> tuple[Tensor, Tensor]:
-    """Return the new labels, and whether all classes of each image have a new index (N,)."""
+def _relabel(
+    labels: Tensor, indices: Sequence[int | None], class_count: int
+) -> tuple[Tensor, Tensor]:
+    """Return the new labels, and whether all classes of each image have a new index (N,).
+
+    Args:
+        labels: class indices (N,), or booleans (N, classes).
+        indices: the new index of each class, or None.
+        class_count: number of new classes.
+    """
     if labels.dtype != torch.bool:
-        new = new_labels(labels, indices)
-        return new, new >= 0
-    new = torch.zeros(len(labels), classes, dtype=torch.bool)
+        relabelled = new_labels(labels, indices)
+        return relabelled, relabelled >= 0
+    relabelled = torch.zeros(len(labels), class_count, dtype=torch.bool)
     is_known = torch.ones(len(labels), dtype=torch.bool)
     for column, index in zip(labels.T, indices, strict=True):
         if index is None:
             is_known &= ~column
         else:
-            new[:, index] = column
-    return new, is_known
+            relabelled[:, index] = column
+    return relabelled, is_known

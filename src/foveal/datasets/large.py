@@ -16,6 +16,7 @@ from foveal.foundation.errors import UserError, unknown_name
 from foveal.images import LargeImages
 from foveal.images.values import as_uint8
 
+_CHUNK = 100  # number of thumbnails made at a time, which bounds the memory
 _MEGAPIXEL = re.compile(r"megapixel-mnist(?:-(\d{1,6}))?")
 
 
@@ -25,12 +26,12 @@ def load_large(
     """Return one split of a dataset of large images.
 
     Args:
-        source: `megapixel-mnist`, or `megapixel-mnist-SIDE` for images with another side in pixels
-            (smaller images have fewer strokes, at the same density; larger ones do not have more),
-            or a folder of class folders, whose images may differ in size.
+        source: `megapixel-mnist`, `megapixel-mnist-SIDE` for images with another side in pixels, or
+            a folder of class folders, whose images may differ in size. Smaller generated images
+            have fewer strokes, at the same density; larger ones do not have more.
         split: `train`, `val` or `test`.
-        limit: maximum number of images, 0 for all: the first images of a generated dataset, or
-            random images of a folder.
+        limit: maximum number of images, 0 for all. Only the first images are read of a generated
+            dataset, and random images of a folder.
         data_dir: folder of the named datasets; FOVEAL_DATA or ~/.cache/foveal if not given.
 
     Raises:
@@ -55,6 +56,7 @@ def is_generated(name: str) -> bool:
 def _megapixel(
     name: str, split: str, limit: int, data_dir: str | Path | None
 ) -> ImageSet[LargeImages]:
+    """Return one split of megapixel MNIST, of which `name` contains the side of the images."""
     match = _MEGAPIXEL.fullmatch(name)
     assert match is not None
     side = int(match[1] or SIDE)
@@ -87,7 +89,7 @@ def _photos(folder: Path, split: str, limit: int) -> ImageSet[LargeImages]:
             unreadable.append(Problem(str(listing.files[index]), str(error)))
     if not kept:
         raise UserError(
-            f"No image in {listing.part} could be read. First error: {unreadable[0].path}: "
+            f"No image in {listing.folder} could be read. First error: {unreadable[0].path}: "
             f"{unreadable[0].reason}."
         )
     paths = [listing.files[index] for index in kept]
@@ -108,11 +110,13 @@ def as_thumbnails(large: ImageSet[LargeImages], size: tuple[int, int]) -> ImageS
 
     Args:
         large: images with one class per image in the main task.
-        size: minimum height and width of the thumbnails in pixels; they are less than twice that.
+        size: minimum height and width of the thumbnails in pixels. One of the sides is less than
+            twice its minimum.
     """
-    shrink = max(1, min(side // small for side, small in zip(large.images.size, size, strict=True)))
+    ratios = [side // minimum for side, minimum in zip(large.images.size, size, strict=True)]
+    shrink = max(1, min(ratios))
     parts = [
         as_uint8(large.images.thumbnails(indices, shrink))
-        for indices in torch.arange(len(large)).split(100)
+        for indices in torch.arange(len(large)).split(_CHUNK)
     ]
     return ImageSet(large.name, large.split, torch.cat(parts), large.labels, large.classes)

@@ -1,4 +1,4 @@
-"""Layout of an image folder: which subfolders are splits, classes, or neither."""
+"""Layout of an image folder: which subfolders contain a split, a class, or neither."""
 
 import os
 import re
@@ -15,14 +15,15 @@ from foveal.foundation.files import OUTPUT_MARK
 from foveal.images.formats import Skipped
 from foveal.images.sources import images_below
 
-# The Hugging Face Hub's names for splits; if a split has several folders, the first name is read.
+# Names of split folders, as on the Hugging Face Hub. If there are several, the first one is read.
 _SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev", "development"),
     "test": ("test", "testing", "evaluation", "eval"),
 }
-_SUFFIX = re.compile(r"[ _-]?(set|split|data|images)$")  # as in training_set
-_OUTPUTS = (OUTPUT_MARK, "model.safetensors", "recipe.yaml", "explanations.csv")
+_SUFFIX = re.compile(r"[ _-]?(set|split|data|images)$")  # such as in training_set
+_OUTPUT_FILES = (OUTPUT_MARK, "model.safetensors", "recipe.yaml", "explanations.csv")
+# Reasons why folders are ignored
 _WRITTEN = "written by Foveal"
 _UNLABELLED = "images of a split that are not in class folders"
 _EMPTY = "a folder without images"
@@ -51,7 +52,7 @@ class Layout:
 
     Attributes:
         folder: the image folder.
-        parts: class folders by split. Without split folders, all of them are `train`.
+        parts: class folders of each split. Without split folders, all class folders are `train`.
         ignored: subfolders that are neither a split nor a class, with reasons.
         skipped: files that are not images.
     """
@@ -63,8 +64,10 @@ class Layout:
 
     @property
     def split_folders(self) -> dict[str, Path]:
-        """Folder of each split that has its own."""
-        return {s: part.folder for s, part in self.parts.items() if part.folder != self.folder}
+        """The folder of each split that has one."""
+        return {
+            split: part.folder for split, part in self.parts.items() if part.folder != self.folder
+        }
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -73,7 +76,7 @@ class Layout:
         return tuple(sorted({name for part in parts for name in part.classes}))
 
     def part(self, split: str) -> Part:
-        """Return the class folders of a split, or those of the training images if it has no folder.
+        """Return the class folders of a split, or of the training images if it has no folder.
 
         Raises:
             UserError: there are no class folders, or fewer than two for training.
@@ -95,11 +98,11 @@ class Layout:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The summary and the number of files that are not images, one line each."""
-        return (self.summary(), *[str(self.skipped)] * (len(self.skipped) > 0))
+        """The summary, and a line about files that are not images if there are any."""
+        return (self.summary(), str(self.skipped)) if len(self.skipped) else (self.summary(),)
 
     def summary(self) -> str:
-        """Return the folders interpreted as classes and splits, in one line."""
+        """Return one line about which folders are classes and which are splits."""
         splits = [
             f"{split} in {printable(path.name)}" for split, path in self.split_folders.items()
         ]
@@ -114,7 +117,7 @@ def split_from_name(name: str) -> str | None:
 
 
 def read_layout(folder: Path, extensions: Container[str] = ()) -> Layout:
-    """Return which subfolders of a folder are splits, classes, or neither; no image is opened.
+    """Return which subfolders of a folder are splits, classes, or neither; no image is decoded.
 
     A folder named like a split is a split if its subfolders are classes and it is next to another
     split, next to nothing else, or next to folders of the same classes. Otherwise it is a class,
@@ -133,9 +136,8 @@ def read_layout(folder: Path, extensions: Container[str] = ()) -> Layout:
     ignored, by_folder = dict(subfolders.ignored), dict(subfolders.others)
     splits = _are_splits(subfolders.candidates.values(), by_folder)
     if not splits:
-        on_skipped = subfolders.skipped.add
         by_folder |= {
-            path.name: images_below(path, on_skipped, extensions, _is_output)
+            path.name: images_below(path, subfolders.skipped.add, extensions, _is_output)
             for path in subfolders.candidates
         }
     parts, reasons = _parts(subfolders.candidates if splits else {})
@@ -155,10 +157,10 @@ def read_layout(folder: Path, extensions: Container[str] = ()) -> Layout:
 
 @dataclass(frozen=True)
 class _Subfolders:
-    """Subfolders of an image folder by what they contain.
+    """Subfolders of an image folder, sorted by their contents.
 
     Attributes:
-        candidates: folders of class folders that are named like a split.
+        candidates: folders that are named like a split and contain class folders.
         others: image files of the other folders, by folder name.
         ignored: folders without images and folders written by Foveal, with reasons.
         skipped: files that are not images.
@@ -190,7 +192,7 @@ def _classify_subfolders(folder: Path, extensions: Container[str]) -> _Subfolder
 def _reason_ignored(
     folder: Path, name: str, names: Collection[str], splits: Collection[str] | None
 ) -> str:
-    """Return why a folder of images is not a class, or an empty string if it is one.
+    """Return why a folder of images is not a class, or an empty string if it is a class.
 
     Args:
         folder: the image folder.
@@ -217,7 +219,7 @@ def _are_splits(candidates: Collection[Part], other_names: Collection[str]) -> b
     """
     splits = {split_from_name(part.folder.name) for part in candidates}
     class_names = [name for name in other_names if split_from_name(name) is None]
-    if not candidates:  # images in train/ and test/ themselves are unlabelled
+    if not candidates:  # images directly in train/ and test/ are unlabelled
         return len(other_names) > 1 and not class_names
     return (
         len(splits) > 1
@@ -228,24 +230,25 @@ def _are_splits(candidates: Collection[Part], other_names: Collection[str]) -> b
 
 
 def _parts(candidates: Mapping[Path, Part]) -> tuple[dict[str, Part], dict[Path, str]]:
-    """Return the class folders of each split, and the reasons for ignoring other folders."""
+    """Return the class folders of each split, and the ignored folders with reasons."""
     parts: dict[str, Part] = {}
     ignored = {}
     for path in sorted(candidates, key=_rank):
         split = split_from_name(path.name) or ""
-        first = parts.setdefault(split, candidates[path]).folder
-        if first == path:
+        first_folder = parts.setdefault(split, candidates[path]).folder
+        if first_folder == path:
             continue
-        if _rank(first)[0] == _rank(path)[0]:
+        if _rank(first_folder)[0] == _rank(path)[0]:
             raise UserError(
-                f"Two folders for the split {split}: {printable(first)} and {printable(path)}. "
-                "Keep one of them."
+                f"Two folders for the split {split}: {printable(first_folder)} and "
+                f"{printable(path)}. Keep one of them."
             )
-        ignored[path] = f"the split {split} is in {printable(first.name)}"
+        ignored[path] = f"the split {split} is in {printable(first_folder.name)}"
     return parts, ignored
 
 
 def _rank(path: Path) -> tuple[int, str]:
+    """Return the sort key of a folder named like a split; preferred names come first."""
     word = _SUFFIX.sub("", path.name.casefold())
     return [name for names in _SPLIT_NAMES.values() for name in names].index(word), path.name
 
@@ -253,7 +256,7 @@ def _rank(path: Path) -> tuple[int, str]:
 def _restrict_to_training_classes(
     parts: Mapping[str, Part],
 ) -> tuple[dict[str, Part], dict[Path, str]]:
-    """Return the parts restricted to the training classes, and reasons for ignored parts."""
+    """Return the parts with only the training classes, and ignored folders with reasons."""
     train = parts.get("train")
     if train is None:
         return dict(parts), {}
@@ -268,9 +271,9 @@ def _restrict_to_training_classes(
 
 
 def _with_training_classes(part: Part, train: Part) -> Part:
-    """Return a validation or test part restricted to the classes of the training images.
+    """Return a validation or test part with only the classes of the training images.
 
-    A single folder with another name may contain unlabelled images; then no class remains.
+    If its only folder has another name, its images may be unlabelled, and no class remains.
 
     Raises:
         UserError: none of several folders is a training class, or one has two spellings.
@@ -296,7 +299,7 @@ def _with_training_classes(part: Part, train: Part) -> Part:
 
 
 def _with_composed_names(classes: Classes) -> Classes:
-    """Return the classes sorted, with names in composed Unicode (NFC), as macOS may decompose."""
+    """Return the classes sorted, with names in composed Unicode (NFC); macOS may decompose them."""
     composed: Classes = {}
     for name, files in sorted(classes.items()):
         composed.setdefault(unicodedata.normalize("NFC", name), []).extend(files)
@@ -304,7 +307,7 @@ def _with_composed_names(classes: Classes) -> Classes:
 
 
 def _class_folders(folder: Path, skipped: set[str], extensions: Container[str]) -> Part:
-    """Return the subfolders that contain images, and the others as problems."""
+    """Return subfolders with images as classes, and other subfolders as problems."""
     classes: Classes = {}
     problems = []
     for path in _subfolders(folder):
@@ -336,7 +339,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 def _is_output(folder: Path) -> bool:
     """Return whether Foveal wrote a folder: a run, a comparison, or pictures."""
-    return any(os.path.exists(folder / name) for name in _OUTPUTS)
+    return any(os.path.exists(folder / name) for name in _OUTPUT_FILES)
 
 
 def _contains_runs(folder: Path) -> bool:

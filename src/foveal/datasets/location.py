@@ -5,5 +5,5 @@ from pathlib import Path
 
 
 def datasets_folder(data_dir: str | Path | None) -> Path:
-    """Return the data folder: `data_dir`, else FOVEAL_DATA, else ~/.cache/foveal."""
+    """Return `data_dir` if it is given, else the folder in FOVEAL_DATA, else ~/.cache/foveal."""
     return Path(data_dir or os.environ.get("FOVEAL_DATA") or "~/.cache/foveal").expanduser()

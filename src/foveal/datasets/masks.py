@@ -11,7 +11,7 @@ from torch import Tensor
 from foveal.datasets.images import ImageSet
 from foveal.foundation.errors import UserError
 from foveal.foundation.escaping import printable
-from foveal.images.formats import ENDINGS
+from foveal.images.formats import EXTENSIONS
 from foveal.images.photos import Photos, sizes_of, stacked
 from foveal.images.reading import read_image, upright_size
 
@@ -23,7 +23,7 @@ def with_masks(
     *,
     partly: bool = False,
 ) -> ImageSet[Tensor | Photos]:
-    """Return the images with one mask per image.
+    """Return the images with a mask of the annotated region of each.
 
     The mask of `FOLDER/train/mole/7.jpg` is `MASKS/train/mole/7.png`, or the same path with
     another image extension, and has the size of its image file. Pixels brighter than half of the
@@ -33,11 +33,11 @@ def with_masks(
         images: images read from `folder`, of any sizes.
         folder: folder of the images.
         masks: folder of the masks.
-        partly: give images without a mask file an empty mask.
+        partly: whether images may lack a mask file; their masks are then empty.
 
     Raises:
-        UserError: the images are not in the folder, two differ only in extension, or a mask is
-            missing (with `partly`: all are), unreadable or of another size.
+        UserError: the images are not in the folder, the paths of two differ only in extension, or a
+            mask is missing (with `partly`: all are missing), unreadable or of another size.
     """
     masks, folder = Path(masks).expanduser(), Path(folder).expanduser()
     check_folder(images, folder, "Masks")
@@ -52,14 +52,17 @@ def with_masks(
             f"Expected a mask for {printable(image)} at {printable(expected)}, but found none."
         )
     pixels = [
-        torch.zeros(1, *size, dtype=torch.uint8) if path is None else _mask(path, Path(image), size)
+        _read_mask(path, Path(image), size)
         for path, image, size in zip(paths, images.paths, sizes_of(images.images), strict=True)
     ]
     return replace(images, masks=stacked(pixels, images.images))
 
 
 def check_folder(images: ImageSet[Tensor | Photos], folder: Path, what: str) -> None:
-    """Raise UserError unless the images are files below a folder; `what` begins the message."""
+    """Raise UserError unless the images are files below a folder.
+
+    The message begins with `what`, the plural of what requires such images.
+    """
     if not images.paths or not folder.is_dir():
         raise UserError(
             f"{what} require a folder of image files, but {printable(images.name)!r} is not one."
@@ -73,6 +76,7 @@ def check_folder(images: ImageSet[Tensor | Photos], folder: Path, what: str) -> 
 
 
 def _check_stems(paths: Sequence[str]) -> None:
+    """Raise UserError if the paths of two images differ only in extension."""
     by_stem: dict[Path, str] = {}
     for path in paths:
         other = by_stem.setdefault(Path(path).with_suffix(""), path)
@@ -84,13 +88,23 @@ def _check_stems(paths: Sequence[str]) -> None:
 
 
 def _mask_path(image: Path, folder: Path, masks: Path) -> Path | None:
+    """Return the path of the mask of an image, with any extension of an image; None if missing."""
     path = masks / image.relative_to(folder)
-    extensions = [extension for lower in sorted(ENDINGS) for extension in (lower, lower.upper())]
-    return next((p for p in map(path.with_suffix, extensions) if p.is_file()), None)
+    extensions = [extension for lower in sorted(EXTENSIONS) for extension in (lower, lower.upper())]
+    candidates = map(path.with_suffix, extensions)
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
-def _mask(path: Path, image: Path, size: tuple[int, int]) -> Tensor:
-    """Return the mask (1, H, W) in a file, resized to `size`."""
+def _read_mask(path: Path | None, image: Path, size: tuple[int, int]) -> Tensor:
+    """Return the mask (1, H, W) of an image, resized to `size`.
+
+    Args:
+        path: path of the mask's file; None for an empty mask.
+        image: path of the image, whose size the file must have.
+        size: height and width of the result in pixels.
+    """
+    if path is None:
+        return torch.zeros(1, *size, dtype=torch.uint8)
     try:
         mask = read_image(path, channels=1)
     except UserError as error:

@@ -16,7 +16,7 @@ from foveal.datasets.idx import read_pair
 from foveal.datasets.images import ImageSet
 from foveal.datasets.mnist import load_mnist, load_mnist_5k
 from foveal.datasets.parquet import load_parquet
-from foveal.datasets.splits import VAL_IMAGES, rest, stratified
+from foveal.datasets.splits import VAL_IMAGES, complement, stratified
 from foveal.foundation.errors import UserError
 from foveal.foundation.files import open_regular, read_bytes
 from foveal.foundation.registry import Registry
@@ -45,7 +45,9 @@ CIFAR10 = (
     "ship",
     "truck",
 )
-_CIFAR_BYTES = 10_000 * 3073  # per file
+_ROW_BYTES = 1 + 3 * 32 * 32  # label and pixels of an image in CIFAR-10's binary version
+_FILE_BYTES = 10_000 * _ROW_BYTES  # length of a file, of 10,000 images
+_IMAGENET_CLASSES = 1_000
 
 
 def load_fashion_mnist(split: str, data_dir: Path) -> ImageSet:
@@ -55,18 +57,19 @@ def load_fashion_mnist(split: str, data_dir: Path) -> ImageSet:
 
 
 def load_cifar10(split: str, data_dir: Path) -> ImageSet:
-    """Return a split of CIFAR-10, lossless if available, else its JPEG copy, or downloaded.
+    """Return a split of CIFAR-10; 5,000 training images are held out for validation.
 
-    5,000 training images are held out for validation. Parquet shards in `cifar10/data` and the
-    binary version are lossless. The JPEG copy is named `cifar10-jpeg`, because results on it
-    cannot be compared with the benchmark's.
+    The data are read from the first of these that exists: Parquet shards in `cifar10/data`, the
+    binary version in `cifar-10-batches-bin`, and a copy in JPEG in `cifar10-jpeg/data`. If none
+    does, the binary version is downloaded. The copy in JPEG is a dataset with its own name, because
+    results on it cannot be compared with those on the lossless images.
     """
-    part = "test" if split == "test" else "train"
+    prefix = "test" if split == "test" else "train"
     binary = data_dir / "cifar-10-batches-bin"
-    names = ["test_batch"] if part == "test" else [f"data_batch_{i}" for i in range(1, 6)]
+    names = ["test_batch"] if prefix == "test" else [f"data_batch_{i}" for i in range(1, 6)]
     files = [binary / f"{name}.bin" for name in names]
-    lossless = _shards(data_dir / "cifar10", part)
-    jpeg = _shards(data_dir / "cifar10-jpeg", part)
+    lossless = _shards(data_dir / "cifar10", prefix)
+    jpeg = _shards(data_dir / "cifar10-jpeg", prefix)
     choose = functools.partial(_split_indices, split=split)
     if lossless:
         return load_parquet(lossless, "cifar10", split, CIFAR10, choose=choose)
@@ -78,23 +81,27 @@ def load_cifar10(split: str, data_dir: Path) -> ImageSet:
     return _read_cifar10(files, split)
 
 
-def _shards(folder: Path, part: str) -> list[Path]:
-    return sorted((folder / "data").glob(f"{part}-*.parquet"))
+def _shards(folder: Path, prefix: str) -> list[Path]:
+    """Return the sorted Parquet files in the `data` folder whose names begin with `prefix`."""
+    return sorted((folder / "data").glob(f"{prefix}-*.parquet"))
 
 
 def _read_cifar10(files: list[Path], split: str) -> ImageSet:
+    """Return a split of CIFAR-10, read from files of the binary version."""
     try:
-        raw = np.concatenate([np.frombuffer(read_bytes(f, _CIFAR_BYTES), np.uint8) for f in files])
+        contents = [read_bytes(file, _FILE_BYTES) for file in files]
+        raw = np.concatenate([np.frombuffer(content, np.uint8) for content in contents])
     except (OSError, UserError) as error:
         raise UserError(f"Cannot read {files[0].parent}: {error}") from None
-    if raw.size == 0 or raw.size % 3073 or raw[::3073].max() > 9:
+    if raw.size == 0 or raw.size % _ROW_BYTES or raw[::_ROW_BYTES].max() > 9:
         raise UserError(f"The files in {files[0].parent} are not the binary version of CIFAR-10.")
-    rows = torch.from_numpy(raw.reshape(-1, 3073))
+    rows = torch.from_numpy(raw.reshape(-1, _ROW_BYTES))
     images = rows[:, 1:].reshape(-1, 3, 32, 32).contiguous()
     return _with_validation(ImageSet("cifar10", split, images, rows[:, 0].long(), CIFAR10))
 
 
 def _fetch_cifar10(data_dir: Path) -> None:
+    """Download the binary version of CIFAR-10 and unpack it into the data folder."""
     import tarfile
 
     archive = data_dir / "cifar-10-binary.tar.gz"
@@ -129,17 +136,19 @@ def load_imagenet32(split: str, data_dir: Path) -> ImageSet:
     indices = _split_indices(labels, split)
     in_split = torch.zeros(len(labels), dtype=torch.bool).index_fill_(0, indices, True)
     images = torch.empty(len(indices), 3, 32, 32, dtype=torch.uint8)
-    first = done = 0
-    for file in files:  # one by one, because all of them twice may not fit in memory
+    read_count = written_count = 0
+    # Files are read one by one, because two copies of all images may not fit in memory.
+    for file in files:
         pixels = _read_npz(file, "data")
-        pixels_in_split = pixels[in_split[first : first + len(pixels)]]
-        images[done : done + len(pixels_in_split)] = pixels_in_split
-        first, done = first + len(pixels), done + len(pixels_in_split)
-    classes = tuple(str(index) for index in range(1000))
+        selected = pixels[in_split[read_count : read_count + len(pixels)]]
+        images[written_count : written_count + len(selected)] = selected
+        read_count += len(pixels)
+        written_count += len(selected)
+    classes = tuple(str(index) for index in range(_IMAGENET_CLASSES))
     return ImageSet("imagenet32", split, images, labels[in_split], classes)
 
 
-_BROKEN_NPZ = (
+_BROKEN_NPZ = (  # exceptions that broken npz files raise
     OSError,
     EOFError,
     LookupError,
@@ -151,16 +160,21 @@ _BROKEN_NPZ = (
 )
 
 
-def _read_npz(path: Path, part: str) -> Tensor:
-    """Return the `labels` (N,), starting from 0, or the `data` (N, 3, 32, 32) of one file."""
+def _read_npz(path: Path, key: str) -> Tensor:
+    """Return the labels (N,), counted from 0, or the pixels (N, 3, 32, 32) in one file.
+
+    Args:
+        path: path of the file.
+        key: `labels`, or `data` for the pixels.
+    """
     try:
         with open_regular(path) as stream, np.load(stream, allow_pickle=False) as file:
             labels = np.asarray(file["labels"], dtype=np.int64) - 1
-            values = file[part]
+            values = file[key]
     except _BROKEN_NPZ as error:
         raise UserError(f"{path} is not a file of the downsampled ImageNet: {error}") from None
-    if part == "labels":
-        if len(labels) and not (labels.min() >= 0 and labels.max() < 1000):
+    if key == "labels":
+        if len(labels) and not (labels.min() >= 0 and labels.max() < _IMAGENET_CLASSES):
             raise UserError(f"{path}: expected labels from 1 to 1000.")
         return torch.from_numpy(labels)
     if values.dtype != np.uint8 or values.shape != (len(labels), 3072):
@@ -172,24 +186,34 @@ def _read_npz(path: Path, part: str) -> Tensor:
 
 
 def _with_validation(images: ImageSet) -> ImageSet:
-    """Return the images of a split; `train` and `val` are drawn from the same images."""
+    """Return the images of their split.
+
+    Args:
+        images: the test images, or the images from which `train` and `val` are both drawn.
+    """
     if images.split == "test":
         return images
     return images.subset(_split_indices(images.labels, images.split))
 
 
 def _split_indices(labels: Tensor, split: str) -> Tensor:
-    """Return the indices of a split among the test images, or those of `train` and `val`."""
+    """Return the indices of the images of a split.
+
+    Args:
+        labels: labels (N,) of the test images, or of the images of both `train` and `val`.
+        split: `train`, `val` or `test`.
+    """
     if split == "test":
         return torch.arange(len(labels))
     val = stratified(labels, min(VAL_IMAGES, len(labels) // 10))
-    return val if split == "val" else rest(len(labels), val)
+    return val if split == "val" else complement(len(labels), val)
 
 
-Loader = Callable[[str, Path], ImageSet]
+Loader = Callable[[str, Path], ImageSet]  # receives the split and the data folder
 
 
 def _load_planted(split: str, data_dir: Path, name: str, load: Loader) -> ImageSet:
+    """Return a split of the dataset that `load` reads, with planted marks, called `name`."""
     return plant_marks(load(split, data_dir), name)
 
 

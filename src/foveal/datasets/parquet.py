@@ -1,4 +1,7 @@
-"""Parquet shards in the Hugging Face image layout."""
+"""Datasets in Parquet files, which are called shards, in the layout of Hugging Face's `datasets`.
+
+A row has an image in a column such as `image`, and the index of its class in one such as `label`.
+"""
 
 import re
 from collections.abc import Callable, Sequence
@@ -37,13 +40,16 @@ MAX_CLASSES = 100_000  # larger integers are not considered labels
 def load_parquet_folder(
     folder: Path, split: str, size: tuple[int, int] | None, channels: int | None
 ) -> ImageSet:
-    """Return one split of a folder of shards; a missing split is drawn from the training images.
+    """Return one split of a folder of shards, in memory.
+
+    If no shard belongs to the split, its images are drawn from those of the training shards.
 
     Raises:
-        UserError: no training shard, too few images to split, or as in `load_parquet`.
+        UserError: there is neither a shard of the split nor of training images, there are too few
+            images to split, or the shards cannot be read.
     """
     shards = {name: shards_of(folder, name) for name in SPLITS}
-    all_shards = sorted({shard for part in shards.values() for shard in part})
+    all_shards = sorted({shard for split_shards in shards.values() for shard in split_shards})
     training_shards = shards["train"]
     classes, has_names = _class_names(all_shards)
     name = folder.resolve().name
@@ -63,15 +69,16 @@ def load_parquet_folder(
 
 
 def is_parquet_folder(folder: Path) -> bool:
-    """Return whether a folder consists of shards, rather than class folders next to tables."""
+    """Return whether a folder consists of shards, instead of class folders next to other tables."""
     files = shards_in(folder)
     return bool(files) and (any(map(_contains_images, files)) or not read_layout(folder).parts)
 
 
 def shards_of(folder: Path, split: str) -> list[Path]:
-    """Return a folder's shards of a split, named as on the Hub (`train-00000-of-00001.parquet`).
+    """Return the shards of a split, whose names begin with it as on the Hub, in order.
 
-    Shards whose names contain no split are training shards.
+    An example is `train-00000-of-00001.parquet`. The folder of a shard may also be named after a
+    split. Shards without the name of a split are training shards.
     """
     files = shards_in(folder)
     return [path for path in files if _split_of(path.relative_to(folder)) == split]
@@ -87,7 +94,10 @@ def shards_in(folder: Path) -> list[Path]:
 
 
 def _contains_images(shard: Path) -> bool:
-    """Return whether a file has a column of images; True for a damaged file."""
+    """Return whether a file has a column of images.
+
+    It is True for a damaged file, so that reading it raises an error for the user.
+    """
     with extra("pyarrow", "predict"):
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -100,6 +110,10 @@ def _contains_images(shard: Path) -> bool:
 
 
 def _split_of(path: Path) -> str:
+    """Return the split that the folders of a shard or the first word of its name denote.
+
+    It is `train` if they denote none.
+    """
     words = [*path.parts[:-1], re.split(r"[-_.]", path.name)[0]]
     splits = {split_from_name(word) for word in words}
     return next((split for split in SPLITS if split in splits), "train")
@@ -114,7 +128,7 @@ def load_parquet(
     channels: int | None = None,
     choose: Callable[[Tensor], Tensor] | None = None,
 ) -> ImageSet:
-    """Return the images of shards with a column of images and a column of labels.
+    """Return the images of shards and their labels, in memory.
 
     Args:
         shards: files, in the order of the images.
@@ -123,13 +137,13 @@ def load_parquet(
         classes: name of each label.
         size: height and width to resize to; None keeps the original size.
         channels: 1 for grey, 3 for colour; None keeps the original channels.
-        choose: all labels (N,) -> indices of the images to decode; None for all images.
+        choose: receives all labels (N,), returns the indices of the images to decode; or None.
 
     Raises:
         UserError: a shard cannot be read, has other columns or a label out of range, or no image
             is chosen or can be read.
     """
-    sources, labels = _rows(shards, len(classes), choose)
+    sources, labels = _sources_and_labels(shards, len(classes), choose)
     if not sources:
         raise UserError(f"{name} has too few images for the split {split!r}.")
     images, kept, problems = decode_all(sources, size, channels)
@@ -147,17 +161,17 @@ def load_parquet(
     )
 
 
-def _rows(
-    shards: Sequence[Path], classes: int, choose: Callable[[Tensor], Tensor] | None
+def _sources_and_labels(
+    shards: Sequence[Path], class_count: int, choose: Callable[[Tensor], Tensor] | None
 ) -> tuple[list[Source], Tensor]:
-    """Return the source and the label of each chosen image in the shards."""
+    """Return the source and the label of each image, or of those that `choose` selects."""
     sources: list[Source] = []
-    indices: list[int] = []
+    label_list: list[int] = []
     for shard in shards:
         for row, (cell, label) in enumerate(zip(*_read_columns(shard), strict=True)):
-            indices.append(_check_label(label, classes, shard, row))
+            label_list.append(_check_label(label, class_count, shard, row))
             sources.append((f"{shard}#{row}", partial(bytes_of, cell)))
-    labels = torch.tensor(indices, dtype=torch.long)
+    labels = torch.tensor(label_list, dtype=torch.long)
     if choose is None:
         return sources, labels
     chosen = choose(labels)
@@ -178,7 +192,9 @@ def _columns(shard: Path) -> tuple["pa.Schema", str, str]:
     image = image_column(schema.names)
     label = next((name for name in _LABEL_COLUMNS if name in schema.names), None)
     if image is None or label is None:
-        images, labels = (" or ".join(map(repr, n)) for n in (IMAGE_COLUMNS, _LABEL_COLUMNS))
+        images, labels = (
+            " or ".join(map(repr, names)) for names in (IMAGE_COLUMNS, _LABEL_COLUMNS)
+        )
         raise UserError(
             f"{shard}: expected a column of images ({images}) and one of labels ({labels}), but "
             f"got {', '.join(schema.names)}."
@@ -187,9 +203,11 @@ def _columns(shard: Path) -> tuple["pa.Schema", str, str]:
         check_image_column(schema.field(image))
     except UserError as error:
         raise UserError(f"{shard}: {error}.") from None
-    if not pa.types.is_integer(schema.field(label).type):
-        kind = schema.field(label).type
-        raise UserError(f"{shard}: expected column {label!r} to hold integers, but got {kind}.")
+    label_type = schema.field(label).type
+    if not pa.types.is_integer(label_type):
+        raise UserError(
+            f"{shard}: expected column {label!r} to hold integers, but got {label_type}."
+        )
     return schema, image, label
 
 
@@ -209,15 +227,16 @@ def _read_columns(shard: Path) -> tuple[list[Cell | None], list[int | None]]:
 
 
 def _unreadable(shard: Path, error: Exception) -> UserError:
+    """Return the error for a shard that cannot be read."""
     reason = " ".join(str(error).split())[:160]
     return UserError(f"Cannot read the shard {shard}: {reason}")
 
 
 def _class_names(shards: Sequence[Path]) -> tuple[tuple[str, ...], bool]:
-    """Return the name of each label, and whether the shards define names; else they are indices.
+    """Return the name of each class, and whether the shards define names. If not, they are indices.
 
-    Names come from the schema, as `datasets` writes them. The shards of all splits are read, so
-    that each split has the same classes.
+    Names are read from the schema, where `datasets` writes them. The shards are those of all
+    splits, so that each split has the same classes.
 
     Raises:
         UserError: two shards name their labels differently, or a label is too large.
@@ -254,6 +273,7 @@ def _class_names(shards: Sequence[Path]) -> tuple[tuple[str, ...], bool]:
 
 
 def _names_in(schema: "pa.Schema", label: str) -> tuple[str, ...]:
+    """Return the class names in the metadata of the column `label`, or an empty tuple."""
     raw = (schema.metadata or {}).get(b"huggingface", b"")
     try:
         names = parse_json(raw)["info"]["features"][label]["names"]
@@ -262,9 +282,10 @@ def _names_in(schema: "pa.Schema", label: str) -> tuple[str, ...]:
         return ()
 
 
-def _check_label(value: int | None, classes: int, shard: Path, row: int) -> int:
-    if value is None or not 0 <= value < classes:
+def _check_label(value: int | None, class_count: int, shard: Path, row: int) -> int:
+    """Return a label, or raise UserError if it is missing or not below `class_count`."""
+    if value is None or not 0 <= value < class_count:
         raise UserError(
-            f"{shard}, row {row}: expected a label from 0 to {classes - 1}, but got {value}."
+            f"{shard}, row {row}: expected a label from 0 to {class_count - 1}, but got {value}."
         )
     return value

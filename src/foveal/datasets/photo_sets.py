@@ -14,7 +14,7 @@ PHOTO_SETS = {
     "imagenet-val-1000": "the first 1,000 validation photographs of ImageNet, with boxes, for "
     "testing only (Russakovsky et al. 2015)",
 }
-TEST_ONLY = ("imagenet-val-1000",)
+TEST_ONLY = ("imagenet-val-1000",)  # all of their images are the split `test`
 
 
 def photo_folder(name: str, split: str, data_folder: Path) -> Path:
@@ -35,7 +35,7 @@ def photo_folder(name: str, split: str, data_folder: Path) -> Path:
 
 
 def photo_groups(folder: Path) -> Groups | None:
-    """Return the groups of a named dataset from the table next to its folder, or None without one.
+    """Return the groups in the table next to the folder of a named dataset, or None without one.
 
     Raises:
         UserError: the table cannot be read.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from foveal.datasets.copies import copies
+from foveal.datasets.copies import find_copies
 from foveal.datasets.images import Problem
 from foveal.datasets.layout import read_layout
 from foveal.foundation.errors import UserError
@@ -23,13 +23,13 @@ class Survey:
         counts: number of images per class, over all splits.
         height: median height of the upright images in pixels.
         width: median width of the upright images in pixels.
-        smallest: minimum side of all images in pixels.
-        largest: maximum side of all images in pixels.
+        smallest: length of the shortest side of any image in pixels.
+        largest: length of the longest side of any image in pixels.
         grey: fraction of grey images, from 0 to 1.
-        grey_classes: classes of grey images only, if other classes have colour images.
+        grey_classes: classes that have only grey images, if other classes have colour images.
         splits: names of the splits with their own folders.
-        notes: how the layout was interpreted, one line each.
-        copies: groups of paths of identical files.
+        notes: lines that tell the user how the folder was interpreted.
+        copies: groups of two or more paths of identical files.
         problems: files that could not be read.
     """
 
@@ -58,13 +58,13 @@ class Survey:
 
 
 def survey_folder(folder: Path) -> Survey:
-    """Return the statistics of an image folder; reads only the images' headers.
+    """Return the statistics of an image folder, of whose images only the headers are decoded.
 
     Raises:
-        UserError: fewer than two classes, or as in `read_layout`.
+        UserError: fewer than two classes, or an ambiguous layout.
     """
     layout = read_layout(folder)
-    layout.part("train")
+    layout.part("train")  # raises if there are fewer than two classes
     labelled_files = [
         (path, name)
         for part in layout.parts.values()
@@ -72,8 +72,9 @@ def survey_folder(folder: Path) -> Survey:
         for path in files
     ]
     headers = _read_headers(labelled_files)
-    counts, grey, shapes = headers.counts, headers.grey, headers.shapes or [(1, 1)]
-    grey_classes = tuple(sorted(name for name in counts if grey[name] == counts[name]))
+    counts, grey_counts = headers.counts, headers.grey_counts
+    shapes = headers.shapes or [(1, 1)]
+    grey_classes = tuple(sorted(name for name in counts if grey_counts[name] == counts[name]))
     paths = [path for path, _ in labelled_files]
     return Survey(
         name=folder.resolve().name,
@@ -82,21 +83,28 @@ def survey_folder(folder: Path) -> Survey:
         width=round(median(width for _, width in shapes)),
         smallest=min(min(shape) for shape in shapes),
         largest=max(max(shape) for shape in shapes),
-        grey=grey.total() / max(1, counts.total()),
+        grey=grey_counts.total() / max(1, counts.total()),
         grey_classes=grey_classes if len(grey_classes) < len(counts) else (),
         splits=tuple(layout.split_folders),
         notes=layout.notes,
-        copies=tuple(tuple(str(paths[i]) for i in group) for group in copies(paths)),
+        copies=tuple(tuple(str(paths[i]) for i in group) for group in find_copies(paths)),
         problems=tuple(headers.problems),
     )
 
 
 @dataclass(frozen=True)
 class _Headers:
-    """Images and grey images per class, shapes (H, W) of all images, and unreadable files."""
+    """The result of reading the headers of images.
+
+    Attributes:
+        counts: number of readable images per class.
+        grey_counts: number of grey images per class.
+        shapes: height and width of each readable image.
+        problems: files that could not be read.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
-    grey: Counter[str] = field(default_factory=Counter)
+    grey_counts: Counter[str] = field(default_factory=Counter)
     shapes: list[tuple[int, int]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
@@ -106,20 +114,22 @@ def _read_headers(files: Sequence[tuple[Path, str]]) -> _Headers:
     headers = _Headers()
     with without_warnings():
         for path, name in files:
-            header = _header(path)
+            header = _read_size_and_grey(path)
             if isinstance(header, Problem):
                 headers.problems.append(header)
                 continue
+            height, width, is_grey = header
             headers.counts[name] += 1
-            headers.shapes.append(header[:2])
-            headers.grey[name] += header[2]
+            headers.shapes.append((height, width))
+            headers.grey_counts[name] += is_grey
     return headers
 
 
-def _header(path: Path) -> tuple[int, int, bool] | Problem:
-    """Return height and width of the upright image, and whether it is grey."""
+def _read_size_and_grey(path: Path) -> tuple[int, int, bool] | Problem:
+    """Return the height and width of an upright image and whether it is grey, or a problem."""
     try:
         header = read_header(path)
     except UserError as error:
         return Problem(str(path), str(error))
-    return *header.size, header.channels == 1
+    height, width = header.size
+    return height, width, header.channels == 1

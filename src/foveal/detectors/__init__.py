@@ -1,4 +1,4 @@
-"""Detectors: a view of images -> keypoints, scales and scores (`Located`)."""
+"""Detectors: the parts of focus models that choose the locations of patches (`Located`)."""
 
 from foveal.detectors.controls import Centre, Grid, RandomKeypoints
 from foveal.detectors.corners import Harris, ShiTomasi

@@ -15,7 +15,7 @@ class FixedKeypoints(Detector):
 
     Args:
         xy: keypoints (K, 2) in grid units.
-        stored: whether model files contain them.
+        stored: whether they are saved with the weights; otherwise they are computed again.
     """
 
     places: Tensor
@@ -46,7 +46,7 @@ class RandomKeypoints(FixedKeypoints):
 
 
 class Grid(FixedKeypoints):
-    """Keypoints on a regular grid, row by row; the last row may have fewer.
+    """Keypoints on a regular grid, row by row; the last row may have fewer keypoints.
 
     Args:
         keypoints: number K of keypoints.
@@ -62,7 +62,7 @@ class Grid(FixedKeypoints):
 
 
 class Centre(FixedKeypoints):
-    """Every keypoint at the image's centre.
+    """All keypoints at the centre of the image.
 
     Args:
         keypoints: number K of keypoints.

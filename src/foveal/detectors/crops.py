@@ -1,4 +1,8 @@
-"""Crops from coarse to fine, chosen by scores on a thumbnail."""
+"""Crops from coarse to fine, chosen among candidates by scores on a thumbnail.
+
+A crop is a square of the image, reduced to P x P samples. Its scale is the pixels of the image per
+sample. A candidate is a crop that may be chosen; all candidates of a scale form a lattice.
+"""
 
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple
@@ -17,43 +21,46 @@ from foveal.foundation.ranges import PatchSize, Width
 from foveal.images import View
 from foveal.images.geometry import Size
 
-WHOLE = 0  # the scale of a crop of the whole image
+WHOLE = 0  # in `scales`: one crop of the whole image
 
 Scales = Annotated[Sequence[Annotated[int, Range(WHOLE, 1024)]], Length(1, 16)]
 Counts = Annotated[Sequence[Annotated[int, Range(1, 4096)]], Length(1, 16)]
 
 
 class Selection(NamedTuple):
-    """Selected candidates of B images."""
+    """The candidates chosen in B images."""
 
-    indices: tuple[Tensor, ...]  # (B, count) among the candidates of each scale
-    score: Tensor  # (B, K)
+    indices: tuple[Tensor, ...]  # for each scale (B, count), among the candidates of that scale
+    score: Tensor  # (B, K), scores of the chosen candidates, scale by scale
 
 
 class CropDetector(Detector):
-    """Scores candidate crops of several scales on a thumbnail, and takes the best of each.
+    """Scores candidate crops of several scales on a thumbnail, and chooses the best of each scale.
 
-    The candidates of a scale cover the image uniformly. A small net on early, cheap features of a
-    pretrained backbone scores each cell of the thumbnail; a candidate's score is the maximum of one
-    map over its cells, plus the mean of another. The thumbnail is not evidence: the head gets only
-    the crops, of which the coarsest may show the whole image. In training, Gumbel noise on the
-    scores samples candidates without replacement (Kool et al. 2019, "Stochastic beams and where to
-    find them").
+    The candidates of a scale cover the image from edge to edge, at equal distances. A backbone,
+    usually the first stages of a pretrained one, turns the thumbnail into features. For each scale
+    a small net turns these into two maps, and a candidate's score is the maximum of the first map
+    plus the mean of the second over the cells that it covers. The thumbnail is not evidence: the
+    head gets only the crops, of which the coarsest may show the whole image. In training Gumbel
+    noise is added to the scores, so that candidates are sampled without replacement (Kool et al.
+    2019, "Stochastic beams and where to find them").
 
     Args:
-        backbone: thumbnail -> features, of which the deepest are scored; see `Backbone.cut`.
+        backbone: turns the thumbnail into features, of which the deepest are scored; `Backbone.cut`
+            returns the first stages of a backbone.
         patch_size: side P of a crop in samples.
         scales: pixels of the image per sample, from coarse to fine; 0 for one crop of the whole
             image.
         counts: number of crops of each scale.
-        shrink: each pixel of the thumbnail is the mean of a square of this side in pixels.
-        width: channels of the scoring net.
+        shrink: side in pixels of the squares whose means are the pixels of the thumbnail.
+        width: channels of the net that scores the features.
         explore: in training, factor of the Gumbel noise on the scores.
-        learned: whether scores are learned; otherwise they are the energy of the features,
-            standardised over the training images, which puts crops at peaks of the features.
+        learned: whether the scores are learned. If not, they are the mean square of the features,
+            each standardised over the training images, so that crops are at peaks of the features.
 
     Raises:
-        UserError: not one count per scale, or a count above 1 for the whole image.
+        UserError: there is not one count per scale, a count for the whole image is above 1, or the
+            backbone has no fixed stride.
     """
 
     blocks = True
@@ -92,8 +99,10 @@ class CropDetector(Detector):
                 f"{type(backbone).__name__}."
             )
         self.cell_px = stride * shrink
-        channels, maps = backbone.widths[-1], 2 * len(scales)
-        self.scorer = _scorer(channels, width, maps) if learned else _Energy(channels, maps)
+        channels, map_count = backbone.widths[-1], 2 * len(scales)
+        self.scorer = (
+            _scorer(channels, width, map_count) if learned else _Energy(channels, map_count)
+        )
 
     def forward(self, view: View) -> Located:
         """Return the locations, scales and scores of the crops.
@@ -118,7 +127,12 @@ class CropDetector(Detector):
         return self.backbone.begin(view.thumbnail(self.shrink), depth)[-1]
 
     def choose(self, features: Tensor, size: Size) -> Selection:
-        """Return the best candidates of images of a size, from their thumbnails' features."""
+        """Return the best candidates of each scale, or in training a sample of candidates.
+
+        Args:
+            features: features (B, C, h, w) of the thumbnails, as `features` returns them.
+            size: height and width of the images in pixels.
+        """
         indices, best_scores = [], []
         for scores, count in zip(self.scores(features, size), self.counts, strict=True):
             noisy = add_gumbel_noise(scores, self.explore if self.training else 0)
@@ -128,7 +142,7 @@ class CropDetector(Detector):
         return Selection(tuple(indices), torch.cat(best_scores, dim=1))
 
     def global_indices(self, chosen: Selection, size: Size) -> Tensor:
-        """Return the indices (B, K) of chosen candidates among the candidates of all scales."""
+        """Return the indices (B, K) of chosen candidates among those of all scales in a row."""
         offset, indices = 0, []
         for squares, index in zip(self.candidates(size), chosen.indices, strict=True):
             indices.append(index + offset)
@@ -136,7 +150,7 @@ class CropDetector(Detector):
         return torch.cat(indices, dim=1)
 
     def located(self, chosen: Selection, size: Size) -> Located:
-        """Return the locations of chosen candidates in images of a size, and their scales."""
+        """Return the locations, scales and scores of chosen candidates in images of a size."""
         score = chosen.score
         locations = [
             centres(squares, size).to(score)[index]
@@ -147,13 +161,14 @@ class CropDetector(Detector):
         return Located(xy, scales, score)
 
     def scores(self, features: Tensor, size: Size) -> list[Tensor]:
-        """Return the scores (B, N) of the candidates of each scale."""
-        maps = self.scorer(features)  # (B, 2 L, h, w)
+        """Return the scores (B, N) of the N candidates of each scale; a whole image has score 0."""
+        maps = self.scorer(features)  # (B, 2 L, h, w) for L scales
         scores = []
         for level, squares in enumerate(self.candidates(size)):
             if self.scales[level] == WHOLE:
-                scores.append(torch.zeros_like(maps[:, 0, 0, :1]))
+                scores.append(torch.zeros_like(maps[:, 0, 0, :1]))  # (B, 1), the only candidate
                 continue
+            # The first cell of each row and column of candidates, and the cells that one spans.
             rows, height = self._cells(squares.rows_px, squares.side_px, maps.shape[-2])
             columns, width = self._cells(squares.columns_px, squares.side_px, maps.shape[-1])
             window = (height, width)
@@ -163,7 +178,7 @@ class CropDetector(Detector):
         return scores
 
     def candidates(self, size: Size) -> list[Lattice]:
-        """Return the candidates of each scale in images of a size."""
+        """Return the candidates of each scale, from coarse to fine, in images of a size."""
         return [
             lattice(size, self.patch_size * scale, count)
             for scale, count in zip(self._scales(size), self.counts, strict=True)
@@ -175,17 +190,25 @@ class CropDetector(Detector):
         return [scale for scale, count in pairs for _ in range(count)]
 
     def _scales(self, size: Size) -> list[int]:
-        whole = -(-max(size) // self.patch_size)  # rounded up
-        return [whole if scale == WHOLE else scale for scale in self.scales]
+        """Return the pixels per sample of each scale in images of a size."""
+        scale_of_whole = -(-max(size) // self.patch_size)  # rounded up
+        return [scale_of_whole if scale == WHOLE else scale for scale in self.scales]
 
-    def _cells(self, starts_px: Sequence[int], side_px: int, cells: int) -> tuple[list[int], int]:
-        """Return the first cell of each row or column of candidates, and the cells each spans."""
-        span = min(max(1, round(side_px / self.cell_px)), cells)
-        firsts = [round(start / self.cell_px) for start in starts_px]
-        return [min(max(0, first), cells - span) for first in firsts], span
+    def _cells(self, starts_px: Sequence[int], side_px: int, total: int) -> tuple[list[int], int]:
+        """Return the first cell of each row or column of candidates, and how many cells each spans.
+
+        Args:
+            starts_px: first pixel of each row or column.
+            side_px: side of a candidate in pixels.
+            total: number of cells along this side of the maps.
+        """
+        span = min(max(1, round(side_px / self.cell_px)), total)
+        first_cells = [round(start_px / self.cell_px) for start_px in starts_px]
+        return [min(max(0, cell), total - span) for cell in first_cells], span
 
 
-def _scorer(channels: int, width: int, maps: int) -> nn.Module:
+def _scorer(channels: int, width: int, map_count: int) -> nn.Module:
+    """Return the net from features (B, channels, h, w) to score maps (B, map_count, h, w)."""
     return nn.Sequential(
         nn.BatchNorm2d(channels),
         nn.Conv2d(channels, width, 3, padding=1, bias=False),
@@ -194,18 +217,22 @@ def _scorer(channels: int, width: int, maps: int) -> nn.Module:
         nn.Conv2d(width, width, 3, padding=1, bias=False),
         nn.BatchNorm2d(width),
         nn.ReLU(inplace=True),
-        nn.Conv2d(width, maps, 1),
+        nn.Conv2d(width, map_count, 1),
     )
 
 
 class _Energy(nn.Module):
-    """The mean square of standardised features, repeated as several maps."""
+    """The mean square of standardised features, repeated as several maps.
 
-    def __init__(self, channels: int, maps: int):
+    It replaces the learned scoring net. In training it only estimates the mean and variance of the
+    features, by which they are standardised.
+    """
+
+    def __init__(self, channels: int, map_count: int):
         super().__init__()
-        self.norm, self.maps = nn.BatchNorm2d(channels, affine=False), maps
+        self.norm, self.map_count = nn.BatchNorm2d(channels, affine=False), map_count
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return maps (B, M, h, w) for features (B, C, h, w)."""
+        """Return `map_count` equal maps (B, M, h, w) for features (B, C, h, w)."""
         energy = self.norm(features).square().mean(dim=1, keepdim=True)
-        return energy.expand(-1, self.maps, -1, -1)
+        return energy.expand(-1, self.map_count, -1, -1)

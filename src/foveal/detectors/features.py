@@ -1,22 +1,22 @@
-"""Convolutional features of learned detectors."""
+"""Convolutional features that several learned detectors share."""
 
 from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-GRID = 7  # side in cells to which features are resized before a regression
+GRID = 7  # features are resized to 7x7 cells before a linear layer regresses keypoints
 
 
 def convolutions(
     in_channels: int, widths: Sequence[int], strides: Sequence[int]
 ) -> tuple[nn.Sequential, int]:
-    """Return 3x3 convolutions, each with batch norm and ReLU, and the number of output channels.
+    """Return a chain of 3x3 convolutions with batch norm and ReLU, and its output channels.
 
     Args:
         in_channels: channels of the images.
         widths: output channels of each convolution.
-        strides: stride of each convolution, repeated cyclically.
+        strides: strides of the convolutions in turn, repeated if there are more convolutions.
     """
     layers: list[nn.Module] = []
     channels = in_channels
@@ -32,5 +32,5 @@ def convolutions(
 
 
 def on_grid(features: Tensor) -> Tensor:
-    """Return features (B, C, h, w) resized to a grid of 7x7 cells, flattened (B, 49 C)."""
+    """Return features (B, C, h, w) resized to a grid of 7x7 cells and flattened to (B, 49 C)."""
     return F.interpolate(features, (GRID, GRID), mode="bilinear", align_corners=False).flatten(1)

@@ -1,4 +1,7 @@
-"""Keypoints chosen on a thumbnail that the head also reads."""
+"""Keypoints chosen on a thumbnail that the head also reads.
+
+A glimpse model reads two things: a coarse thumbnail of the image, and the patches chosen from it.
+"""
 
 from typing import Annotated
 
@@ -18,18 +21,21 @@ from foveal.images import View
 class GlimpseDetector(Detector):
     """Chooses keypoints from a thumbnail of the image only.
 
-    The locations of the patches contain no information beyond the thumbnail, which counts as
-    evidence. Therefore no information can bypass the evidence, regardless of training (coarse and
-    fine glimpses: Mnih et al. 2014, "Recurrent models of visual attention").
+    The locations of the patches contain no information beyond that of the thumbnail, and the
+    thumbnail itself counts as evidence. Therefore, however the model is trained, it cannot encode
+    other information about the image in the locations. (Coarse and fine glimpses: Mnih et al. 2014,
+    "Recurrent models of visual attention".)
 
     Args:
-        backbone: the thumbnail -> local features and a global vector.
-        shrink: each pixel of the thumbnail is the mean of a square of this side in pixels, which
-            may cover pixels partly; pixels outside complete squares are not read.
-        depth: depth, from 1, of the backbone's local features that determine the keypoints.
+        backbone: turns the thumbnail into local features and a global vector.
+        shrink: side in pixels of the squares whose means are the pixels of the thumbnail. If it is
+            not an integer, squares cover some pixels partly. Pixels at the right and bottom edges
+            that do not fill a square are not read.
+        depth: depth of the backbone's local features that determine the keypoints: stages are
+            counted from 1, the first.
         keypoints: number K of keypoints.
-        grid: side of the grid to which the thumbnail's last local features are max-pooled for
-            the context; 1 for the backbone's global vector instead.
+        grid: the head's context is the backbone's deepest local features, max-pooled to `grid` x
+            `grid` cells; with 1 it is the backbone's global vector instead.
 
     Raises:
         UserError: the backbone has no such depth, or an argument is invalid.
@@ -44,10 +50,10 @@ class GlimpseDetector(Detector):
         grid: Annotated[int, Range(1, 64)] = 1,
     ):
         super().__init__()
-        depths = len(backbone.widths)
-        if not 1 <= depth <= depths:
+        depth_count = len(backbone.widths)
+        if not 1 <= depth <= depth_count:
             raise UserError(
-                f"Expected a depth from 1 to {depths} of this backbone, but got {depth}."
+                f"Expected a depth from 1 to {depth_count} of this backbone, but got {depth}."
             )
         self.backbone, self.in_channels = backbone, backbone.in_channels
         self.shrink, self.depth, self.keypoints, self.grid = shrink, depth, keypoints, grid
@@ -55,16 +61,16 @@ class GlimpseDetector(Detector):
         self.heatmaps = nn.Conv2d(backbone.widths[depth - 1], keypoints, 1)
 
     def forward(self, view: View) -> Located:
-        """Return keypoints, the thumbnail of B normalised images, and its features as context."""
+        """Return keypoints for a view, the thumbnail, and the thumbnail's features as context."""
         thumbnail = self.thumbnail(view)  # (B, C, h, w)
-        local, whole = self.backbone(thumbnail)
+        local, context = self.backbone(thumbnail)
         if self.grid > 1:
-            whole = F.adaptive_max_pool2d(local[-1], self.grid).flatten(1)
+            context = F.adaptive_max_pool2d(local[-1], self.grid).flatten(1)
         xy = mean_location(self.heatmaps(local[self.depth - 1]))  # (B, K, 2)
-        return Located(xy, context=whole, thumbnail=thumbnail)
+        return Located(xy, context=context, thumbnail=thumbnail)
 
     def thumbnail(self, view: View) -> Tensor:
-        """Return the means (B, C, h, w) of complete squares of B images.
+        """Return the thumbnail (B, C, h, w): the means of all complete squares of each image.
 
         Raises:
             UserError: the images are smaller than one square.
@@ -77,14 +83,26 @@ class GlimpseDetector(Detector):
             )
         if float(self.shrink).is_integer():
             return F.avg_pool2d(images, int(self.shrink))
-        rows, columns = (_fractions(side, self.shrink, images) for side in images.shape[-2:])
-        return rows @ images @ columns.T
+        row_weights, column_weights = (
+            _averaging_weights(side, self.shrink, images) for side in images.shape[-2:]
+        )
+        return row_weights @ images @ column_weights.T
 
 
-def _fractions(side: int, shrink: float, like: Tensor) -> Tensor:
-    """Return the weights of `side` pixels in the mean of each complete interval of `shrink`."""
-    intervals = int(side / shrink + 1e-6)  # 32 / 1.7777 is 18
-    starts = torch.arange(intervals, device=like.device)[:, None] * shrink
-    pixels = torch.arange(side, device=like.device)
+def _averaging_weights(side: int, shrink: float, images: Tensor) -> Tensor:
+    """Return the weight of each pixel along a side in the mean of each interval.
+
+    Args:
+        side: pixels along the side of the image.
+        shrink: length of an interval in pixels. Intervals follow each other from the first pixel;
+            one that would end outside the image is omitted.
+        images: tensor whose type and device the weights get.
+
+    Returns:
+        (intervals, side), the fraction of an interval that each pixel covers.
+    """
+    interval_count = int(side / shrink + 1e-6)  # 18 for 32 / 1.77777778, in spite of rounding
+    starts = torch.arange(interval_count, device=images.device)[:, None] * shrink
+    pixels = torch.arange(side, device=images.device)
     overlap = torch.minimum(starts + shrink, pixels + 1) - torch.maximum(starts, pixels)
-    return overlap.clamp(min=0).to(like.dtype) / shrink
+    return overlap.clamp(min=0).to(images.dtype) / shrink

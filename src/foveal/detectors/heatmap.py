@@ -1,4 +1,4 @@
-"""Learned keypoints by spatial soft argmax: the mean location of each heatmap."""
+"""Learned keypoints, each the mean location of a heatmap (spatial soft argmax)."""
 
 import torch
 from torch import Tensor, nn
@@ -12,19 +12,20 @@ from foveal.images.geometry import from_px
 
 
 class HeatmapDetector(Detector):
-    """A small convolutional net with one heatmap per keypoint: the keypoint is its mean location.
+    """A small convolutional net with one heatmap per keypoint, whose mean location is the keypoint.
 
-    The mean location under a spatial softmax is differentiable (spatial soft argmax; Levine et al.
-    2016, "End-to-end training of deep visuomotor policies", section 5.1), and no pooling removes
-    positions before it.
+    A spatial softmax turns each heatmap into weights that sum to 1. The mean location under these
+    weights is differentiable (spatial soft argmax; Levine et al. 2016, "End-to-end training of deep
+    visuomotor policies", section 5.1). There is no global pooling, so positions are preserved.
 
     Args:
         keypoints: number K of keypoints.
         in_channels: channels of the images.
         widths: output channels of the convolutions; every other one, starting with the first,
             halves the resolution.
-        sharpness: factor of the heatmaps before the softmax. Untrained heatmaps are nearly uniform,
-            with all keypoints in the centre; a larger factor spreads them from the first step.
+        sharpness: factor by which the heatmaps are multiplied before the softmax. Untrained
+            heatmaps are nearly uniform, so all keypoints are near the centre; a larger factor moves
+            them apart from the first training step.
     """
 
     def __init__(
@@ -51,11 +52,12 @@ class HeatmapDetector(Detector):
 def mean_location(heat: Tensor, sharpness: float = 1.0) -> Tensor:
     """Return the mean location (B, K, 2) of each heatmap (B, K, h, w) under a spatial softmax.
 
-    Computed in at least single precision: half precision cannot distinguish neighbouring pixels.
+    The result has at least single precision, because in half precision neighbouring pixels may have
+    equal coordinates.
 
     Args:
-        heat: heatmaps.
-        sharpness: factor of the heatmaps.
+        heat: heatmaps before the softmax; keypoints are in grid units of their size.
+        sharpness: factor by which the heatmaps are multiplied.
     """
     height, width = heat.shape[-2:]
     heat = at_least_single(heat) * sharpness

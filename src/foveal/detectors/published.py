@@ -1,4 +1,4 @@
-"""The original project's detectors as published, defects included."""
+"""The detectors of the project "Unboxing the Black Box" as published, defects included."""
 
 from typing import Annotated
 
@@ -15,16 +15,17 @@ from foveal.images import View
 from foveal.images.geometry import from_aligned
 
 KINDS = ("focus", "corners", "zoom")
-HARRIS_K = 0.04
+HARRIS_K = 0.04  # Harris' constant
 
 
 class PublishedDetector(Detector):
     """The detectors of the original project's focus, corners and zoom models.
 
-    See `foveal.models.presets.published` for their defects, which are preserved.
+    The original project is "Unboxing the Black Box: Explainable and Efficient CNNs with Focus and
+    Attention". Its defects are preserved; `foveal.models.presets.published` lists them.
 
     Args:
-        kind: `focus`, `corners` or `zoom`.
+        kind: model whose detector this is: `focus`, `corners` or `zoom`.
         keypoints: number K of keypoints.
         patch_size: points P along a patch's side, at least 2.
         in_channels: channels of the images.
@@ -49,7 +50,7 @@ class PublishedDetector(Detector):
         self.layers = None if kind == "corners" else _regressor(in_channels, keypoints)
 
     def forward(self, view: View) -> Located:
-        """Return keypoints and the true spacing, for a view of B normalised images."""
+        """Return keypoints for a view, and the spacing of the points of a patch as scales."""
         images = view.whole()
         if self.layers is None:
             aligned = _transposed_corners(images, self.keypoints, border=self.patch_size)
@@ -59,13 +60,15 @@ class PublishedDetector(Detector):
         return Located(xy, torch.full_like(xy[..., 0], self._spacing(view.size[0])))
 
     def _spacing(self, height: int) -> float:
+        """Return the pixels between neighbouring points of a patch, from first to last a span."""
         span = 2 * self.patch_size * (height - 1) / height  # 9.6 for 5 points in 28 pixels
         if self.kind == "zoom":
-            span = height - 1
+            span = height - 1  # the whole image
         return span / (self.patch_size - 1)
 
 
 def _regressor(in_channels: int, keypoints: int) -> nn.Sequential:
+    """Return the layers of `focus` and `zoom`, from images to 2 coordinates per keypoint."""
     return nn.Sequential(
         nn.Conv2d(in_channels, 16, 3, padding=1),
         nn.ReLU(),
@@ -80,17 +83,26 @@ def _regressor(in_channels: int, keypoints: int) -> nn.Sequential:
 
 def _harris(grey: Tensor) -> Tensor:
     """Return Harris' response (B, 1, H, W) from Prewitt gradients and a 3x3 binomial window."""
-    ones, ramp, bell = grey.new_tensor([[1, 1, 1], [-1, 0, 1], [0.25, 0.5, 0.25]])
+    ones, ramp, binomial = grey.new_tensor([[1, 1, 1], [-1, 0, 1], [0.25, 0.5, 0.25]])
     prewitt = torch.stack([torch.outer(ones, ramp), torch.outer(ramp, ones)])[:, None]
     dx, dy = F.conv2d(grey, prewitt, padding=1).split(1, dim=1)
-    window = torch.outer(bell, bell)[None, None]
+    window = torch.outer(binomial, binomial)[None, None]
     xx, yy, xy = (F.conv2d(product, window, padding=1) for product in (dx * dx, dy * dy, dx * dy))
     return xx * yy - xy**2 - HARRIS_K * (xx + yy) ** 2
 
 
 @torch.no_grad()
 def _transposed_corners(images: Tensor, count: int, border: int) -> Tensor:
-    """Return the strongest responses as (row, column) in [-1, 1], instead of (x, y)."""
+    """Return the pixels with the strongest Harris responses, with transposed coordinates.
+
+    Args:
+        images: (B, C, H, W).
+        count: number K of pixels.
+        border: width in pixels of the border whose responses are set to 0.
+
+    Returns:
+        (B, K, 2) coordinates in [-1, 1], as (row, column) instead of (x, y).
+    """
     height, width = images.shape[-2:]
     if height * width < count:
         raise UserError(f"Expected at least {count} pixels, but got {height}x{width}.")

@@ -1,14 +1,14 @@
-"""Keypoints learned without labels, from which the image can be rebuilt."""
+"""Keypoints that are learned without labels, for rebuilding the image from patches."""
 
 from foveal.detectors.heatmap import HeatmapDetector
 from foveal.foundation.ranges import Channels, Keypoints, Widths
 
 
 class ReconstructionDetector(HeatmapDetector):
-    """A wider `HeatmapDetector`, trained by the preset `reconstructor`.
+    """A `HeatmapDetector` with wider convolutions, for models of the preset `reconstructor`.
 
-    It has its own name because its keypoints serve another purpose: rebuilding the image, not
-    classifying it.
+    It has its own name in settings because its keypoints serve another purpose: the image is to be
+    rebuilt from the patches around them, not classified.
 
     Args:
         keypoints: number K of keypoints.

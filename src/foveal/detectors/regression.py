@@ -1,4 +1,4 @@
-"""Learned keypoints, regressed from features with position channels."""
+"""Learned keypoints, regressed from a feature map by a linear layer."""
 
 import torch
 from torch import nn
@@ -12,8 +12,9 @@ from foveal.images import View
 class RegressionDetector(Detector):
     """Convolutions, then a linear layer from the whole feature map to the keypoints.
 
-    The features are resized to 7x7 cells and flattened, which keeps positions, and a tanh keeps the
-    keypoints in range with a gradient everywhere.
+    The features are resized to 7x7 cells and flattened rather than averaged, so that the linear
+    layer can tell positions apart. A tanh keeps the keypoints inside the image; unlike a clamp, it
+    has a gradient everywhere.
 
     Args:
         keypoints: number K of keypoints.

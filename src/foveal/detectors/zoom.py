@@ -1,4 +1,4 @@
-"""Learned location and scale of each patch."""
+"""Learned keypoints, with a learned scale for each patch."""
 
 import torch
 from torch import nn
@@ -12,21 +12,23 @@ from foveal.images import View
 
 
 class ZoomDetector(Detector):
-    """Finds a location and a scale for each patch.
+    """Chooses a location and a scale for each patch.
 
-    A patch is a spatial transformer's attention window (Jaderberg et al. 2015, "Spatial
+    A patch is the attention window of a spatial transformer (Jaderberg et al. 2015, "Spatial
     transformer networks", equation 2): P x P bilinear samples, `scale` pixels apart, around a
-    keypoint. It is always inside the image, and the gradient reaches location and scale.
+    keypoint. The location and the scale are limited so that the window is always inside the image,
+    and both receive a gradient.
 
-    At a scale above 1 a patch spans more pixels than it samples. Its evidence is the whole square
-    it spans: possibly more than was read, never less.
+    At a scale above 1 a patch spans more pixels than it samples. All pixels of the square that it
+    spans are counted as evidence, which may be more than were read, but never fewer.
 
     Args:
         keypoints: number K of patches.
         patch_size: side P of a patch in samples.
         in_channels: channels of the images.
         min_scale: minimum spacing of the samples in pixels.
-        max_scale: maximum spacing; less in images too small for such a patch.
+        max_scale: maximum spacing of the samples in pixels; reduced in images that are too small
+            for a patch at this scale.
         widths: output channels of the convolutions, each of stride 2.
 
     Raises:
@@ -63,18 +65,19 @@ class ZoomDetector(Detector):
         """
         height, width = view.size
         reach = (self.patch_size - 1) / 2  # from a patch's centre to its last sample
-        # At this scale a patch reaches the outermost pixel centres.
+        # The largest scale that fits: a patch then reaches the outermost pixel centres.
         fitting_scale = (min(height, width) - 1) / (2 * reach) if reach else self.max_scale
         if fitting_scale < self.min_scale:
-            min_px = int(2 * reach * self.min_scale + 1.999)
+            min_px = int(2 * reach * self.min_scale + 1.999)  # rounded up
             raise UserError(
                 f"Expected images of at least {min_px}x{min_px} pixels (one patch), but got "
                 f"{height}x{width}. Resize them or choose a smaller patch_size."
             )
         windows = self.windows(on_grid(self.features(view.whole())))
         windows = at_least_single(windows.unflatten(1, (self.keypoints, 3)))
-        span = min(self.max_scale, fitting_scale) - self.min_scale
-        scales = self.min_scale + span * windows[..., 2].sigmoid()  # (B, K)
+        scale_range = min(self.max_scale, fitting_scale) - self.min_scale
+        scales = self.min_scale + scale_range * windows[..., 2].sigmoid()  # (B, K)
         extent = torch.tensor([width, height], dtype=windows.dtype, device=windows.device)
-        room = (extent - 1 - 2 * reach * scales[..., None]) / extent  # (B, K, 2), not below 0
+        # Keypoints may move this far from the centre, in grid units; never negative.
+        room = (extent - 1 - 2 * reach * scales[..., None]) / extent  # (B, K, 2)
         return Located(windows[..., :2].tanh() * room, scales)

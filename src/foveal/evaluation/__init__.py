@@ -1,1 +1,1 @@
-"""Evaluation of models on datasets, their comparison, and HTML reports."""
+"""Evaluation of models on datasets, comparison of models, and HTML reports."""

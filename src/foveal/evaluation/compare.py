@@ -1,4 +1,9 @@
-"""Comparison of models and of their explanations on the same images; resumable."""
+"""Comparison of models and of their explanations on the same images; it can be resumed.
+
+A figure is the value of a metric. A judge is a classifier that was trained independently, to
+measure how much evidence a region of an image contains. A control is a map that does not depend on
+the model.
+"""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -40,7 +45,7 @@ from foveal.metrics.subject import Given
 from foveal.models import ImageModel, as_classifier
 from foveal.models.contributions import CONTRIBUTIONS
 
-Progress = Callable[[str, int, int], None]  # current step as text, steps done, steps in all
+Progress = Callable[[str, int, int], None]  # takes the current step, steps done, and all steps
 
 
 @dataclass(frozen=True)
@@ -64,10 +69,10 @@ class Comparison:
 
     Attributes:
         candidates: the models.
-        test: the compared images, of classes that all models have.
+        test: the images on which the models were compared; all models have their classes.
         judge: name of the judge of the evidence, or None.
         models: figures of each model, as printed by `foveal evaluate --json`.
-        explanations: figures of each model's explanations, with `model` and `method`.
+        explanations: figures of explanations, a row for each `model` and `method`.
         explained: class whose logit was explained: `answer` (the prediction) or `label`.
     """
 
@@ -79,7 +84,7 @@ class Comparison:
     explained: str = ANSWER
 
     def test_of(self, candidate: Candidate) -> ImageSet:
-        """Return the images with the class indices of one of the models."""
+        """Return the images, with class indices of one of the models as labels."""
         return with_model_classes(self.test, candidate.network, candidate.name)[0]
 
 
@@ -99,7 +104,7 @@ def compare(
     masks: Path | None = None,
     groups: str | None = None,
     seed: int = 0,
-    progress: Progress = lambda what, done, steps: None,
+    progress: Progress = lambda step, done, total: None,
     notify: Notify = lambda line: None,
 ) -> Comparison:
     """Measure models and their explanations on the same images and store the figures in `out`.
@@ -118,24 +123,24 @@ def compare(
             extra); 0 for none. They take seconds per image.
         explain: class whose logit is explained: `answer` (the prediction) or the true `label`;
             deletion and insertion follow the probability of the same class.
-        boxes: annotations of a folder's images, see `with_annotations`.
-        masks: likewise; named photograph datasets have their own. With annotations, the
-            controls `centre` and `uniform` are measured too.
+        boxes: boxes of the regions that matter in a folder's images, see `with_annotations`.
+        masks: masks of these regions, instead of boxes; named photograph datasets have their own.
+            With annotations, the controls `centre` and `uniform` are measured too.
         groups: groups of images that are never split, see `read_groups`.
         seed: random seed of the choice of images, and of probes, pairs and noise.
-        progress: called before each step, and at the end.
+        progress: called before each step and at the end, see `Progress`.
         notify: called with notes on how the data was read and on what was skipped.
 
     Raises:
-        UserError: unknown names, models that read different images or have no common class, a
-            folder that cannot be written, or published metrics without Quantus or on photographs
-            of several sizes.
+        UserError: a name is unknown, the models read different images or have no common class, the
+            folder cannot be written, or published metrics are requested without Quantus or for
+            photographs of several sizes.
     """
     if explain not in (ANSWER, LABEL):
         raise unknown_name("logit to explain", explain, (ANSWER, LABEL))
     method_names = _method_names(methods)
     keep_freed_memory()
-    candidates = tuple(_candidate(name) for name in models)
+    candidates = tuple(_load_candidate(name) for name in models)
     inputs = _common_inputs(candidates)
     inputs |= {"data_dir": data_dir, "groups": groups_of(models, data, groups)}
     dataset = load_annotated(data, split, boxes=boxes, masks=masks, notify=notify, **inputs)
@@ -150,9 +155,9 @@ def compare(
     if any(Given.TRAIN in useful_for(candidate.network) for candidate in candidates):
         train = probe_images(lambda: load_images(data, "train", **inputs), notify)
     judge_model = judge_of(judge, test)
-    judge = (judge or zoo.judge_of(test.name)) if judge_model is not None else None
+    judge_name = (judge or zoo.judge_of(test.name)) if judge_model is not None else None
     run = _Run(
-        ledger=Ledger(Path(out) / "figures", _key(test, seed, judge, explain)),
+        ledger=Ledger(Path(out) / "figures", _key(test, seed, judge_name, explain)),
         models=tuple(
             _measured_model(candidate, test, train, judge_model, seed=seed, explain=explain)
             for candidate in candidates
@@ -165,7 +170,7 @@ def compare(
         notify=notify,
     )
     figures, explanations = run()
-    return Comparison(candidates, test, judge, figures, explanations, explain)
+    return Comparison(candidates, test, judge_name, figures, explanations, explain)
 
 
 def _measured_model(
@@ -177,9 +182,10 @@ def _measured_model(
     seed: int,
     explain: str,
 ) -> MeasuredModel:
+    """Return a candidate with its images, whose labels become class indices of the candidate."""
     name, network, digest = candidate.name, candidate.network, candidate.digest
-    test, _ = with_model_classes(test, network, name)
-    return MeasuredModel(name, network, digest, test, train, judge, seed, explain)
+    relabelled, _ = with_model_classes(test, network, name)
+    return MeasuredModel(name, network, digest, relabelled, train, judge, seed, explain)
 
 
 @dataclass(frozen=True)
@@ -189,12 +195,12 @@ class _Run:
     Attributes:
         ledger: figures that have been measured already.
         models: the models with their images.
-        methods: methods to measure if a model supports them.
-        controls: methods that do not depend on the model, measured for each model.
+        methods: methods of explanation to measure for each model that supports them.
+        controls: names of the controls to measure for each model.
         optional: methods that are skipped if they fail.
         published: number of images for the published metrics, or 0.
-        progress: called before each step.
-        notify: called with the methods that are skipped.
+        progress: called before each step and at the end, see `Progress`.
+        notify: called with a line for each method that is skipped.
     """
 
     ledger: Ledger
@@ -230,6 +236,7 @@ class _Run:
         return tuple(figures), tuple(explanations)
 
     def _supported_methods(self, model: MeasuredModel) -> list[str]:
+        """Return the methods to measure for a model, its own first."""
         return [method for method in methods_of(model.network) if method in self.methods]
 
     def _explanation_row(self, model: MeasuredModel, method: str) -> dict[str, Any] | None:
@@ -243,14 +250,15 @@ class _Run:
             self.notify(f"{model.name}: {method} is skipped: {error}")
             return None
         if self.published:
-            images = min(self.published, len(model.test))
-            measure = partial(published_figures, model, method, images)
-            measurement = f"{method}, published, {images}"
+            count = min(self.published, len(model.test))
+            measure = partial(published_figures, model, method, count)
+            measurement = f"{method}, published, {count}"
             row = row | self.ledger.get(model.name, model.digest, measurement, measure)
         return row
 
 
 def _method_names(methods: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the models' own methods and the given post-hoc methods, or all if None are given."""
     available = post_hoc_methods()
     for method in methods or ():
         if method not in available:
@@ -258,7 +266,7 @@ def _method_names(methods: Sequence[str] | None) -> tuple[str, ...]:
     return (OWN, CONTRIBUTIONS, *(available if methods is None else methods))
 
 
-def _candidate(name: str) -> Candidate:
+def _load_candidate(name: str) -> Candidate:
     network = as_classifier(zoo.load(name), f"{name} is not a classifier and cannot be compared.")
     weights = (zoo.folder(name) / "model.safetensors").read_bytes()
     return Candidate(name, network, hashlib.sha256(weights).hexdigest())
@@ -267,12 +275,12 @@ def _candidate(name: str) -> Candidate:
 def _with_common_classes(
     test: ImageSet, candidates: Sequence[Candidate], notify: Notify
 ) -> ImageSet:
-    """Return the images of classes that all models have; report the skipped images."""
+    """Return the images of classes that all models have; report the others and reading notes."""
     for line in reading_notes(test):
         notify(line)
     classes = [classes_of(candidate.network, candidate.name) for candidate in candidates]
     matches = [match_classes(c, test.name, test.classes, named=test.named) for c in classes]
-    labels = [
+    labels = [  # None for a class that a model lacks
         None if None in indices else label
         for label, indices in enumerate(zip(*matches, strict=True))
     ]
@@ -292,7 +300,7 @@ def _with_common_classes(
 
 
 def _common_inputs(candidates: Sequence[Candidate]) -> dict[str, Any]:
-    """Return the image size and number of channels that all models read."""
+    """Return the `size` and `channels` of images that all models read, as `load_images` takes."""
     if not candidates:
         raise UserError("Expected at least 1 model to compare, but got none.")
     if len({candidate.name for candidate in candidates}) < len(candidates):
@@ -314,7 +322,7 @@ def _common_inputs(candidates: Sequence[Candidate]) -> dict[str, Any]:
 def _key(test: ImageSet, seed: int, judge: str | None, explain: str) -> dict[str, Any]:
     """Return the key of the ledger: all that figures depend on, except model and method."""
     return {
-        "version": 3,
+        "version": 3,  # increased when a metric changes, so that old figures are measured again
         "metrics": [*METRICS, *EXPLANATION_METRICS],
         "data": test.name,
         "split": test.split,
@@ -329,6 +337,7 @@ def _key(test: ImageSet, seed: int, judge: str | None, explain: str) -> dict[str
 
 
 def _digest(images: Tensor | Photos) -> str:
+    """Return the SHA-256 of the shapes and pixels of images."""
     digest = hashlib.sha256()
     for part in parts_of(images):
         digest.update(f"{tuple(part.shape)}".encode())

@@ -1,4 +1,10 @@
-"""Evaluation of a model on a dataset, both given by name, and loading shared with comparisons."""
+"""Evaluation of a model on a dataset, both loaded by name; comparisons load data in the same way.
+
+A figure is the value of a metric. A card is the JSON file that describes a trained model: its
+recipe, versions and figures. A judge is a classifier that was trained independently, to measure how
+much evidence a region of an image contains. A probe is a small classifier that is trained on the
+locations of keypoints only.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,7 +22,7 @@ if TYPE_CHECKING:
     from foveal.models import ImageModel
 
 Notify = Callable[[str], None]
-LARGE = 16  # large images per forward pass
+LARGE_BATCH_SIZE = 16  # large images per forward pass
 
 
 def evaluate_on(
@@ -42,16 +48,16 @@ def evaluate_on(
         data_dir: folder of the named datasets.
         judge: a model trained with `augment.hide` that judges the evidence; default: the zoo's
             for that dataset. Without one, sufficiency and necessity are skipped.
-        boxes: annotations of a folder's images, see `with_annotations`.
-        masks: likewise; named photograph datasets have their own.
+        boxes: boxes of the regions that matter in a folder's images, see `with_annotations`.
+        masks: masks of these regions, instead of boxes; named photograph datasets have their own.
         groups: groups of images that are never split, see `read_groups`.
-        seed: random seed of probes and pairs.
-        notify: called with notes on what was skipped.
-        runtime: one of `onnx.RUNTIMES`.
+        seed: random seed of probes, and of the pairs of images that some metrics compare.
+        notify: called with notes on how the data was read and on what was skipped.
+        runtime: `torch` or `onnx`.
 
     Raises:
-        UserError: unknown model, runtime, dataset or split, images that the model cannot read, or
-            missing groups (see `groups_of`).
+        UserError: the model, runtime, dataset or split is unknown, the model cannot read the
+            images, or groups are missing (see `groups_of`).
     """
     from foveal.datasets import load_images, load_large
     from foveal.deployment import onnx
@@ -63,7 +69,7 @@ def evaluate_on(
         if boxes or masks:
             raise UserError(f"{model} reads images in part and cannot use boxes or masks.")
         large = load_large(data, split, data_dir=data_dir)
-        return _figures(network, model, large, judge, seed, notify, batch_size=LARGE)
+        return _figures(network, model, large, judge, seed, notify, batch_size=LARGE_BATCH_SIZE)
     options: dict[str, Any] = {
         "size": network.inputs.sizing,
         "channels": network.in_channels,
@@ -85,7 +91,19 @@ def _figures(
     load_train: "Callable[[], ImageSet] | None" = None,
     batch_size: int = 500,
 ) -> dict[str, Any]:
-    """Return a model's figures; probes are skipped if no training images can be loaded."""
+    """Return a model's figures.
+
+    Args:
+        network: the model.
+        model: name of the model.
+        test: the images to measure it on.
+        judge: name of a judge; None for the zoo's, if there is one for these images.
+        seed: random seed of probes and pairs.
+        notify: called with notes on how the data was read and on what was skipped.
+        load_train: loads the training images of the probe, which is skipped if that raises
+            UserError; None to skip it in any case.
+        batch_size: images per forward pass.
+    """
     from foveal.metrics import evaluate
     from foveal.metrics.classes import with_model_classes
     from foveal.metrics.registry import useful_for
@@ -102,30 +120,32 @@ def _figures(
 
 
 def groups_of(models: Sequence[str], data: str, groups: str | None) -> "Groups | None":
-    """Return the groups that a folder's splits must not divide.
+    """Return the groups of images in a folder, whose images must be in the same split.
 
     Args:
-        models: models that may have been trained on the folder with groups.
+        models: zoo names, run folders or OWNER/NAME of models, or .onnx files.
         data: the folder, or another dataset.
         groups: see `read_groups`; None for no groups.
 
     Raises:
-        UserError: a model was trained with groups, but none are given, so some training images
-            would be in the test split. The groups on its card are not used, because a path from a
-            file is never opened.
+        UserError: a model was trained on this folder with groups, but none are given, so that some
+            of its training images would be in the test split. The groups on the model's card are
+            not used instead, because they may be a path, and a path that was read from a file is
+            never opened.
     """
     from foveal.datasets import read_groups
 
-    for model in models if groups is None else ():
+    models_to_check = models if groups is None else ()
+    for model in models_to_check:
         try:
             card = zoo.card(model)
         except UserError:  # a .onnx file has no card
             continue
         settings = card.get("recipe", {}).get("data", {})
-        trained_groups = settings.get("groups") if isinstance(settings, dict) else None
-        if trained_groups and card.get("trained_on") == Path(data).expanduser().resolve().name:
+        training_groups = settings.get("groups") if isinstance(settings, dict) else None
+        if training_groups and card.get("trained_on") == Path(data).expanduser().resolve().name:
             raise UserError(
-                f"{model} was trained with the groups {printable(str(trained_groups))}, which "
+                f"{model} was trained with the groups {printable(str(training_groups))}, which "
                 "determine its test images: give --groups."
             )
     return read_groups(groups or "")
@@ -141,19 +161,20 @@ def load_annotated(
     notify: Notify = lambda line: None,
     **options: Any,
 ) -> "ImageSet":
-    """Return one split of a dataset with its annotations, see `with_annotations`.
+    """Return one split of a dataset, with masks of the regions that matter if it is annotated.
 
     Args:
-        data: a dataset, see `load_images`.
+        data: a dataset, a folder, or hf:OWNER/NAME.
         split: `train`, `val` or `test`.
-        boxes: annotations, see `with_annotations`.
-        masks: likewise.
+        boxes: boxes of the regions that matter in a folder's images, see `with_annotations`.
+        masks: masks of these regions, instead of boxes.
         data_dir: folder of the named datasets.
-        notify: called with the annotations that do not match an image.
+        notify: called with each annotation that matches no image, and the number of those that do.
         options: `size`, `channels` and `groups` of `load_images`.
 
     Raises:
-        UserError: see `load_images` and `with_annotations`.
+        UserError: the images or the annotations cannot be read, as in `load_images` and
+            `with_annotations`.
     """
     from foveal.datasets import load_images
     from foveal.datasets.annotations import with_annotations
@@ -181,7 +202,7 @@ def probe_images(load: Callable[[], "ImageSet"], notify: Notify) -> "ImageSet | 
 def _match_classes(
     images: "ImageSet[Pixels]", network: "ImageModel", model: str, notify: Notify
 ) -> "ImageSet[Pixels]":
-    """Return images with a model's class indices; report differences and skipped images."""
+    """Return images with a model's class indices as labels; report what differs or is skipped."""
     from foveal.datasets.names import some_names
     from foveal.metrics.classes import absent_classes, with_model_classes
 
@@ -213,7 +234,14 @@ def _onnx_figures(network: "ImageModel", images: "ImageSet[Any]") -> dict[str, A
 
 
 def judge_of(name: str | None, images: "ImageSet[Any]") -> "ImageModel | None":
-    """Return the named judge, or the zoo's judge for the dataset if one fits.
+    """Return the judge of a model's evidence.
+
+    Args:
+        name: name of a judge; None for the zoo's judge for the dataset.
+        images: the images to judge.
+
+    Returns:
+        The judge; None if no name is given and the zoo has no judge that fits the images.
 
     Raises:
         UserError: the named judge is unknown, is not a classifier, or reads other images, or the
@@ -233,7 +261,8 @@ def judge_of(name: str | None, images: "ImageSet[Any]") -> "ImageModel | None":
     )
     channels, size = images.images.shape[1], tuple(images.images.shape[-2:])
     fits = judge.in_channels == channels and judge.inputs.size in (None, size)
-    if name is None:  # a folder may have a dataset's name
+    if name is None:
+        # The zoo's judge was found by the dataset's name, which a user's folder may have too.
         return judge if fits and set(images.classes) <= set(judge.inputs.classes) else None
     if not fits:
         raise UserError(
@@ -245,7 +274,7 @@ def judge_of(name: str | None, images: "ImageSet[Any]") -> "ImageModel | None":
 
 
 def zoo_cards() -> list[dict[str, Any]]:
-    """Return name, kind (the name in `config.json`) and figures of every model in the zoo."""
+    """Return `model`, `kind` (the name in `config.json`) and figures of each model in the zoo."""
     cards = ((name, zoo.card(name)) for name in zoo.names())
     return [
         {"model": name, "kind": card["recipe"]["model"]["name"], **card.get("figures", {})}

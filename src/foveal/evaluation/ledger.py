@@ -1,4 +1,4 @@
-"""Cache of figures on disk, to resume an interrupted comparison."""
+"""Ledger: figures, the values of metrics, stored on disk to resume an interrupted comparison."""
 
 import hashlib
 import json
@@ -10,11 +10,11 @@ from foveal.foundation.files import read_json, write_json
 
 
 class Ledger:
-    """A folder of figures, one JSON file per measurement, with the key they are valid for.
+    """A folder with a JSON file per measurement: its figures, and the key for which they are valid.
 
     Args:
-        folder: created if missing.
-        key: data and settings that figures depend on; figures with another key are measured again.
+        folder: the folder, which is created if missing.
+        key: data and settings on which figures depend; figures with another key are measured again.
 
     Raises:
         UserError: the folder cannot be created.
@@ -36,8 +36,8 @@ class Ledger:
         Args:
             model: name of the model.
             weights: digest of its weights; figures of other weights are not reused.
-            measurement: its name.
-            measure: called to measure; returns the figures.
+            measurement: name of the measurement, unique for the model.
+            measure: returns the figures; called only if none are stored for this key.
 
         Raises:
             UserError: the figures cannot be written.
@@ -50,7 +50,7 @@ class Ledger:
             if stored["key"] == key:
                 return dict(stored["figures"])
         except (UserError, ValueError, KeyError, TypeError):
-            pass  # missing, or in another format
+            pass  # the file is missing or has another format, so the figures are measured again
         figures = measure()
         try:
             write_json(path, {"key": key, "model": model, "figures": figures})

@@ -1,7 +1,9 @@
-"""Explainers: the model itself, its contributions, and post-hoc methods for any classifier.
+"""Explainers: the model's own explanation, its contributions, and post-hoc methods.
 
-Post-hoc methods analyse a decision from outside, while `model.explain` returns the evidence that
-the model decided from. Both return an `Explanation`, which the same code draws and measures.
+The model's own explanation (`model.explain`) is the evidence that the model decided from.
+Contributions are the terms that the locations of an image add to a logit. Post-hoc methods analyse
+the decision of any classifier from outside. All of them return an `Explanation`, which the same
+code draws and measures.
 """
 
 from foveal.explainers.controls import CONTROLS

@@ -1,4 +1,7 @@
-"""Controls: maps that do not depend on the image, as baselines for explanations."""
+"""Controls: maps that do not depend on the image, as baselines for explanations.
+
+A useful explanation must score better than these maps.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,17 +28,20 @@ def centre(size: tuple[int, int]) -> Tensor:
 
 
 def uniform(size: tuple[int, int]) -> Tensor:
-    """Return a map (H, W) of ones, whose hits depend only on the area of the annotated region."""
+    """Return a map (H, W) of ones.
+
+    Its scores in localisation metrics depend only on the area of the annotated region.
+    """
     return torch.ones(size)
 
 
 @dataclass(frozen=True)
 class Control(Explainer):
-    """One map for all images of the same size.
+    """An explainer that returns the same map for all images of a size.
 
     Attributes:
-        name: `method` of its explanations.
-        draw: image size (H, W) in pixels -> map (H, W).
+        name: name of the control, which its explanations report as their `method`.
+        draw: function that returns the map (H, W) for an image size (H, W) in pixels.
     """
 
     name: str
@@ -44,7 +50,10 @@ class Control(Explainer):
     def __call__(
         self, model: ImageModel, images: Images, targets: Targets | None = None
     ) -> Explanation:
-        """Return a model's predictions with the map: see `Explainer`."""
+        """Return a model's predictions with the control's map, which ignores the targets.
+
+        The arguments are those of `Explainer`.
+        """
         explanation = model.explain(images)
         return Explanation(
             images=explanation.images,

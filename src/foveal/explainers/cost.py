@@ -10,12 +10,15 @@ from torch.backends import mha
 from foveal.explainers.model_wrapper import logits_of, noise_image
 from foveal.explainers.task import Attributor, Task
 
-# Costs by model, each measured once; an entry is removed with its model.
+# The costs measured for each model, so that each is measured only once. The keys are weak
+# references: when a model is deleted, its entry is removed.
 _COSTS: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], float]] = WeakKeyDictionary()
 
 
 def measure_cost(task: Task, method: str, attribute: Attributor) -> float:
     """Return the cost of prediction and attribution for one image, in forward passes.
+
+    The cost is NaN if no operation of the prediction is counted.
 
     Args:
         task: a model and the shape of its images.
@@ -27,14 +30,15 @@ def measure_cost(task: Task, method: str, attribute: Attributor) -> float:
     if key not in costs:
         image = noise_image(task.model, task.shape)
         target = torch.zeros(1, dtype=torch.long, device=image.device)
-        prediction = _flops(lambda: logits_of(task.model, image))
-        total = prediction + _flops(lambda: attribute(image, target))
-        costs[key] = total / prediction if prediction else float("nan")
+        prediction_flops = _count_flops(lambda: logits_of(task.model, image))
+        total_flops = prediction_flops + _count_flops(lambda: attribute(image, target))
+        costs[key] = total_flops / prediction_flops if prediction_flops else float("nan")
     return costs[key]
 
 
-def _flops(run: Callable[[], object]) -> int:
-    from torch.utils.flop_counter import FlopCounterMode  # imports Triton
+def _count_flops(run: Callable[[], object]) -> int:
+    """Return the floating-point operations of a function, as torch counts them."""
+    from torch.utils.flop_counter import FlopCounterMode  # slow: imports Triton
 
     # The counter does not support the fused attention that is used in evaluation mode.
     was_enabled = mha.get_fastpath_enabled()

@@ -9,13 +9,14 @@ from foveal.explainers.task import Attributor, Task
 
 
 def grad_cam(task: Task) -> Attributor:
-    """Return the positive part of a layer's features, summed with their mean gradients as weights.
+    """Return a function that computes Grad-CAM maps (Selvaraju et al. 2017, equations 1 and 2).
 
-    The map is resized bilinearly to the size of the image and never negative (Selvaraju et al.
-    2017, equations 1 and 2).
+    A map is the sum of a layer's channels, each weighted by the mean of its gradient over
+    locations. Negative sums are set to 0. The map is resized bilinearly to the size of the image.
 
     Raises:
-        UserError: no suitable layer, see `feature_layer`.
+        UserError: the model has no suitable layer, or the layer of the task cannot be used; see
+            `feature_layer`.
     """
     layer, as_features = feature_layer(task)
 

@@ -14,8 +14,8 @@ class Explainer(ABC):
     """Explains the predictions of a model.
 
     Attributes:
-        name: `method` of its explanations.
-        needs: abilities that a model must have.
+        name: name of the explainer, which its explanations report as their `method`.
+        needs: abilities that a model must have to be explained.
     """
 
     name: str
@@ -27,6 +27,9 @@ class Explainer(ABC):
 
     def cost(self, model: ImageModel, shape: tuple[int, int, int]) -> float:
         """Return the cost of prediction and explanation per image, in forward passes.
+
+        The cost is 1 if the explanation is computed together with the prediction. Explainers that
+        require further passes override this method.
 
         Args:
             model: the model to explain.
@@ -43,8 +46,9 @@ class Explainer(ABC):
         Args:
             model: the model to explain; it is not changed.
             images: (B, C, H, W), floats in [0, 1], as for `ImageModel.explain`.
-            targets: (B,) indices of the classes to explain; the predictions if not given. Keypoints
-                and attention are the same for all classes.
+            targets: (B,) indices of the classes to explain; None for the predicted classes.
+                Explanations that are the same for all classes, such as keypoints and attention
+                maps, do not depend on them.
 
         Raises:
             UserError: the model is not supported, or a target is not one of its classes.

@@ -9,14 +9,16 @@ from foveal.explainers.task import Attributor, Task
 
 
 def layer_cam(task: Task) -> Attributor:
-    """Return the positive part of a layer's features, summed with positive gradients as weights.
+    """Return a function that computes LayerCAM maps (Jiang et al. 2021, equations 6 to 8).
 
-    Unlike Grad-CAM it does not average the gradient over locations, so it also suits early layers.
-    The map is resized bilinearly to the size of the image and never negative (Jiang et al.
-    2021, "LayerCAM", equations 6 to 8).
+    A map is the sum of a layer's channels, each weighted at each location by the positive part of
+    its gradient there. Unlike Grad-CAM, the method does not average the gradient over locations,
+    so it also suits early layers. Negative sums are set to 0. The map is resized bilinearly to the
+    size of the image.
 
     Raises:
-        UserError: no suitable layer, see `feature_layer`.
+        UserError: the model has no suitable layer, or the layer of the task cannot be used; see
+            `feature_layer`.
     """
     layer, as_features = feature_layer(task)
 

@@ -17,7 +17,7 @@ from foveal.models.image_model import ImageModel
 def without_side_effects(model: nn.Module) -> Iterator[None]:
     """Set a model to evaluation mode with gradients enabled, and restore its state on exit.
 
-    This includes the mode of each submodule and the state of the random generators.
+    The mode of each submodule and the state of the random generators are restored.
     """
     device = reference_tensor(model).device
     devices = [device] if device.type != "cpu" else []
@@ -31,7 +31,11 @@ def without_side_effects(model: nn.Module) -> Iterator[None]:
 
 
 def reference_tensor(model: nn.Module) -> Tensor:
-    """Return a tensor with the dtype and device that the model's images must have."""
+    """Return a tensor with the dtype and device that the model's images must have.
+
+    It is the model's first floating-point parameter or buffer. A model without any gets float32 on
+    the CPU.
+    """
     for tensor in chain(model.parameters(), model.buffers()):
         if tensor.is_floating_point():
             return tensor
@@ -44,7 +48,7 @@ def as_model_input(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def noise_image(model: nn.Module, shape: tuple[int, int, int]) -> Tensor:
-    """Return a fixed image (1, C, H, W) of noise with the model's dtype and device."""
+    """Return an image (1, C, H, W) of noise, always the same, with the model's dtype and device."""
     generator = torch.Generator().manual_seed(0)
     return as_model_input(model, torch.rand(1, *shape, generator=generator))
 
@@ -72,12 +76,19 @@ def _logits_error(description: str) -> UserError:
 
 
 def as_foveal_model(model: nn.Module) -> ImageModel | None:
-    """Return the model if it is Foveal's, with abilities and class names, and None otherwise."""
+    """Return the model if it is one of Foveal's, with abilities and class names, or else None."""
     return model if isinstance(model, ImageModel) else None
 
 
 def check_images(model: nn.Module, images: Tensor) -> None:
-    """Raise ValueError unless images are finite floats (B, C, H, W) that a Foveal model accepts."""
+    """Raise an error unless images are finite floats (B, C, H, W).
+
+    If the model is one of Foveal's, the images must also have the shape that it expects.
+
+    Raises:
+        ValueError: the images have the wrong shape or type.
+        UserError: the images contain NaN or infinity.
+    """
     foveal_model = as_foveal_model(model)
     if foveal_model is not None:
         foveal_model.check(images)

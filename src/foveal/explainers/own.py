@@ -1,4 +1,7 @@
-"""The model as its own explainer: keypoints or attention maps, and exact contributions."""
+"""The model as its own explainer: keypoints or attention maps, and exact contributions.
+
+Contributions are the terms that the locations of an image add to a logit.
+"""
 
 from typing import cast
 
@@ -15,7 +18,10 @@ OWN = "model"  # `method` of a model's own explanation
 
 
 class Contributions(Explainer):
-    """Contribution of each location to a logit, for models whose logits are sums over them."""
+    """Explains a logit by the contribution of each location of the image.
+
+    It supports only models whose logits are sums over locations.
+    """
 
     name = CONTRIBUTIONS
     needs = frozenset({Ability.CONTRIBUTIONS})
@@ -23,7 +29,7 @@ class Contributions(Explainer):
     def __call__(
         self, model: ImageModel, images: Images, targets: Targets | None = None
     ) -> Explanation:
-        """Return the terms of the targets' logits: see `Explainer`."""
+        """Return the contributions to the targets' logits; the arguments are as in `Explainer`."""
         if not self.needs <= type(model).abilities | model.abilities:
             raise UserError(
                 f"{CONTRIBUTIONS} require a model whose logits are sums over locations "
@@ -33,7 +39,7 @@ class Contributions(Explainer):
 
 
 class ModelExplainer(Explainer):
-    """The model's own explanation, from which its prediction was computed.
+    """Explains a prediction by the keypoints or maps that it was computed from.
 
     A model without keypoints or maps is explained by its contributions if it has them.
     """
@@ -43,7 +49,10 @@ class ModelExplainer(Explainer):
     def __call__(
         self, model: ImageModel, images: Images, targets: Targets | None = None
     ) -> Explanation:
-        """Return the result of `model.explain`, or the contributions: see `Explainer`."""
+        """Return the result of `model.explain`, or the contributions of a model without evidence.
+
+        The arguments are as in `Explainer`. The targets matter only for contributions.
+        """
         contributions = Contributions()
         if model.evidence_kind == "image" and contributions.supports(model):
             return contributions(model, images, targets)

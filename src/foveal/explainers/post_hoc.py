@@ -1,4 +1,4 @@
-"""Post-hoc attribution methods as explainers."""
+"""Post-hoc attribution methods, which explain any classifier from outside, as explainers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from foveal.models.images import Images, as_images
 from foveal.observation.logits import Targets, class_indices, class_logits, predictions
 from foveal.observation.values import ATTRIBUTION, Values
 
-MAX_PIXELS = 2**20  # per pass, because a gradient needs all features of a backbone
+MAX_PIXELS = 2**20  # maximum per pass, because a gradient keeps all features in memory
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,12 @@ class Options:
 
     Attributes:
         batch_size: images per forward pass, including the variants that a method makes of an
-            image; at most 2^20 pixels per pass. Bounds the memory.
-        classes: name of each class, or of class 1 for a single logit; the model's if not given.
-        layer: module that a method reads features from; chosen if not given.
-        reshape: the layer's output, or its gradient -> (B, channels, h, w), if the layout is
-            ambiguous.
+            image. It bounds the memory, and is reduced for images so large that a pass would
+            exceed 2^20 pixels.
+        classes: name of each class, or of class 1 for a single logit; empty for the model's names.
+        layer: name of the module that a method reads features from; None for an automatic choice.
+        reshape: function from the layer's output, or its gradient, to features
+            (B, channels, h, w); needed only if the layout of the output is ambiguous.
         seed: seed of random masks.
     """
 
@@ -54,10 +55,10 @@ class PostHoc(Explainer):
     """A method that explains any classifier from outside, after its decision.
 
     Attributes:
-        name: `method` of its explanations.
-        prepare: task -> function that computes the maps.
+        name: name of the method, which its explanations report as their `method`.
+        prepare: function from a task to an attributor, which computes the maps.
         values: meaning of the maps' values.
-        reads_layer: whether it reads the features of a layer, which the caller may choose.
+        reads_layer: whether the method reads the features of a layer, which the caller may choose.
     """
 
     name: str
@@ -71,14 +72,15 @@ class PostHoc(Explainer):
     ) -> float:
         """Return the cost of prediction and attribution for one image, in forward passes.
 
-        It is the number of multiply-adds of the prediction and of all forward and backward passes
-        of the method, as torch counts them (convolutions, linear layers, attention), divided by
-        those of the prediction. Choosing Grad-CAM's layer, once for all images, is not counted.
+        The cost is the number of multiply-adds of the prediction and of all forward and backward
+        passes of the method, divided by the number for the prediction. torch counts those of
+        convolutions, linear layers and attention. The passes in which Grad-CAM's layer is chosen
+        are not counted, because they are needed only once for all images.
 
         Args:
             model: images (B, C, H, W) in [0, 1] -> logits (B, classes).
             shape: C, H and W of an image.
-            layer: as for `attribute`.
+            layer: name of the module to read features from; None for an automatic choice.
 
         Returns:
             A value above 1; NaN for a model without any counted operation.
@@ -97,7 +99,7 @@ class PostHoc(Explainer):
         targets: Targets | None = None,
         options: Options = Options(),
     ) -> Explanation:
-        """Return the attribution of a class to each pixel: see `attribute`."""
+        """Return the attribution of a class to each pixel; the arguments are as in `attribute`."""
         batch_size = at_least_one("batch_size", options.batch_size)
         images = as_images(images)
         check_images(model, images)
@@ -113,12 +115,12 @@ class PostHoc(Explainer):
             maps = _maps(task, attribute, images, indices)
         foveal_model = as_foveal_model(model)
         check_finite(f"The maps of {self.name}", maps)
-        own_classes = () if foveal_model is None else foveal_model.inputs.classes
+        model_classes = () if foveal_model is None else foveal_model.inputs.classes
         return Explanation(
             images=images.detach().cpu(),
             logits=logits,
             maps=maps,
-            classes=tuple(options.classes or own_classes),
+            classes=tuple(options.classes or model_classes),
             method=self.name,
             cost=cost,
             values=self.values,
@@ -145,7 +147,7 @@ def _maps(task: Task, attribute: Attributor, images: Tensor, targets: Tensor) ->
 
 
 def _target_indices(targets: Targets | None, logits: Tensor) -> Tensor:
-    """Return the indices (B,) of the classes to explain, given logits (B, classes)."""
+    """Return the indices (B,) of the classes to explain: the targets, or the predicted classes."""
     if targets is None:
         return predictions(logits)
     return class_indices(targets, len(logits), class_logits(logits).shape[1])

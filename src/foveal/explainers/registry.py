@@ -1,4 +1,4 @@
-"""Registry of explainers: the model itself, its contributions, and post-hoc methods.
+"""Registry of explainers: the model's own explanation, its contributions, and post-hoc methods.
 
 Example:
     >>> import torch
@@ -57,10 +57,10 @@ def explainer(name: str) -> Explainer:
         >>> explainer("grad-cam")(SmallCNN(), torch.rand(2, 1, 28, 28)).method
         'grad-cam'
     """
-    method = EXPLAINERS.get(name) or CONTROLS.get(name)
-    if method is None:
+    match = EXPLAINERS.get(name) or CONTROLS.get(name)
+    if match is None:
         raise unknown_name("method", name, EXPLAINERS)
-    return method
+    return match
 
 
 def post_hoc_methods() -> tuple[str, ...]:
@@ -71,8 +71,9 @@ def post_hoc_methods() -> tuple[str, ...]:
 def own_method(model: ImageModel) -> str | None:
     """Return the method by which a model explains itself at the cost of a prediction, or None.
 
-    That is `model` for a model with keypoints or maps, and `contributions` for a model that reads
-    the whole image but whose logits are sums over locations, such as `imagenet`.
+    The method is `model` for a model with keypoints or maps. It is `contributions` for a model that
+    reads the whole image but whose logits are sums over locations, such as `imagenet`. Other models
+    cannot explain themselves.
     """
     if model.evidence_kind != "image":
         return OWN
@@ -82,8 +83,9 @@ def own_method(model: ImageModel) -> str | None:
 def methods_of(model: ImageModel) -> tuple[str, ...]:
     """Return the methods to compare for a model: its own first, then post-hoc methods.
 
-    A model that decides from patches needs no other method. Attention maps are compared with
-    Grad-CAM, and with contributions if the model has them.
+    A model that decides from patches needs no method besides its own. A model with attention maps
+    is also explained by Grad-CAM, and by its contributions if it has them. All other models are
+    explained by all post-hoc methods.
     """
     if Ability.KEYPOINTS in model.abilities:
         return (OWN,)
@@ -116,24 +118,26 @@ def attribute(
             for the sigmoid of class 1 against class 0.
         images: (B, C, H, W), floats in [0, 1], or a list of (C, H, W); tensors or NumPy arrays.
         method: a name of `post_hoc_methods()`.
-        targets: (B,) indices of the classes to explain; the predictions if not given.
+        targets: (B,) indices of the classes to explain; None for the predicted classes.
         batch_size: images per forward pass, including the variants that a method makes of an
-            image; at most 2^20 pixels per pass. Bounds the memory.
-        classes: name of each class, or of class 1 for a single logit; the model's if not given.
-        layer: module that grad-cam and layer-cam read features from; chosen if not given. Its
-            output, or the first of a tuple, is (B, channels, h, w), (B, h, w, channels) or
-            (B, tokens, channels) with a grid of tokens after a class token.
-        reshape: this output, or its gradient -> (B, channels, h, w), if the layout is ambiguous.
+            image. It bounds the memory, and is reduced if a pass would exceed 2^20 pixels.
+        classes: name of each class, or of class 1 for a single logit; empty for the model's names.
+        layer: name of the module that grad-cam and layer-cam read features from; None for an
+            automatic choice. The output of the module, or the first entry if it is a tuple, is
+            (B, channels, h, w), (B, h, w, channels) or (B, tokens, channels) with a grid of tokens,
+            possibly after a class token.
+        reshape: function from this output, or its gradient, to features (B, channels, h, w);
+            needed only if the layout is ambiguous.
         seed: seed of the masks of rise.
 
     Returns:
-        The explanation with the logits of a forward pass, signed raw maps (B, 1, H, W) and the
-        measured cost.
+        The explanation with the logits of a forward pass, raw maps (B, 1, H, W), which are signed
+        for some methods, and the measured cost.
 
     Raises:
         ValueError: the images do not have the model's shape or type.
-        UserError: unknown method, target or layer; the model does not return logits or has no
-            suitable layer; or the logits or the maps are not finite.
+        UserError: the method, a target or the layer does not exist; the model does not return
+            logits or has no suitable layer; or the logits or the maps are not finite.
     """
     explain = _post_hoc(method, layer, reshape)
     return explain(model, images, targets, Options(batch_size, classes, layer, reshape, seed))

@@ -11,16 +11,17 @@ from foveal.explainers.task import Attributor, Task
 from foveal.foundation.precision import at_least_single
 from foveal.observation.values import ATTRIBUTION
 
-MASKS = 500
-CELLS = 7  # side of a mask's grid
+MASKS = 500  # number of masks
+CELLS = 7  # cells along each side of a mask's grid
 P_SHOWN = 0.5  # probability that a cell is shown, hence the expected value of a mask at a pixel
 
 
 class Masks:
     """Smooth random masks, the same for every image (Petsiuk et al. 2018, section 3.2).
 
-    A grid of cells, each shown with a probability of 1/2, is enlarged bilinearly to one cell more
-    than the image along each axis, and cropped to the size of the image at a random position.
+    A mask starts as a grid of 7 x 7 cells, each shown (1) with a probability of 1/2 or hidden (0).
+    The grid is enlarged bilinearly until it exceeds the image by one cell along each axis, and then
+    cropped to the size of the image at a random position.
 
     Args:
         size: height and width of the images in pixels.
@@ -30,39 +31,40 @@ class Masks:
     def __init__(self, size: tuple[int, int], seed: int):
         generator = torch.Generator().manual_seed(seed)
         self.size = size
-        self.cell = tuple(-(-side // CELLS) for side in size)
+        self.cell_px = tuple(-(-side // CELLS) for side in size)
         self.grids = (torch.rand(MASKS, 1, CELLS, CELLS, generator=generator) < P_SHOWN).float()
-        self.first_px = [
-            torch.randint(0, cell, (MASKS, 1), generator=generator) for cell in self.cell
+        self.offsets_px = [
+            torch.randint(0, cell, (MASKS, 1), generator=generator) for cell in self.cell_px
         ]
 
     def draw(self, start: int, stop: int) -> Tensor:
-        """Return the masks (M, H, W) in [0, 1] with indices from `start` up to `stop`."""
-        size = [(CELLS + 1) * cell for cell in self.cell]
-        enlarged = F.interpolate(self.grids[start:stop], size, mode="bilinear")[:, 0]
+        """Return the masks (M, H, W) in [0, 1] with indices from `start` to `stop`, exclusive."""
+        enlarged_size = [(CELLS + 1) * cell for cell in self.cell_px]
+        enlarged = F.interpolate(self.grids[start:stop], enlarged_size, mode="bilinear")[:, 0]
         rows, columns = (
-            first[start:stop] + torch.arange(side)  # (M, side)
-            for first, side in zip(self.first_px, self.size, strict=True)
+            offsets[start:stop] + torch.arange(side)  # (M, side)
+            for offsets, side in zip(self.offsets_px, self.size, strict=True)
         )
         index = torch.arange(len(enlarged))[:, None, None]
         return enlarged[index, rows[:, :, None], columns[:, None, :]]
 
 
 def rise(task: Task) -> Attributor:
-    """Return the mean of 500 masks, weighted by the target's probability for the masked image.
+    """Return a function that computes RISE maps (Petsiuk et al. 2018, equation 6).
 
-    The mean is divided by the expected value of a mask: the map of a model that ignores the masks
-    is its probability (Petsiuk et al. 2018, equation 6). Masked pixels are black.
+    A map is the mean of 500 masks, each weighted by the target's probability for the image under
+    that mask, where hidden pixels are black. The mean is divided by the expected value of a mask,
+    so that the map of a model that ignores the masks is the probability itself.
     """
     masks = Masks(task.size, task.seed)
 
     def attribute(images: Tensor, targets: Tensor) -> Tensor:
         total = at_least_single(images.new_zeros(len(images), *task.size))
-        step = task.repeats(images)
-        for start in range(0, MASKS, step):
-            batch = masks.draw(start, min(start + step, MASKS)).to(images)  # (M, H, W)
-            weights = _probabilities(task, images, targets, batch)  # (B, M)
-            total += torch.einsum("bm,mhw->bhw", weights, batch.to(total))
+        mask_count = task.variants_per_pass(images)
+        for start in range(0, MASKS, mask_count):
+            some_masks = masks.draw(start, min(start + mask_count, MASKS)).to(images)  # (M, H, W)
+            weights = _probabilities(task, images, targets, some_masks)  # (B, M)
+            total += torch.einsum("bm,mhw->bhw", weights, some_masks.to(total))
         return (total / (MASKS * P_SHOWN))[:, None]
 
     return attribute
@@ -77,5 +79,6 @@ def _probabilities(task: Task, images: Tensor, targets: Tensor, masks: Tensor) -
     return at_least_single(probabilities.gather(2, indices)[..., 0])
 
 
-# If no mask has an effect, the map is the target's probability everywhere: 0 is not neutral.
+# The neutral value is not 0: if no mask has an effect, the map is the target's probability
+# everywhere.
 RISE = PostHoc("rise", rise, replace(ATTRIBUTION, zero=False))

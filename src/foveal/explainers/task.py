@@ -1,4 +1,8 @@
-"""Input and output of post-hoc methods: a task and an attributor."""
+"""Input and output of post-hoc methods: a task and an attributor.
+
+A task is a model with the settings of a method. From a task a method prepares an attributor, which
+is a function that computes the maps of images.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +23,8 @@ class Task:
             image.
         seed: seed of a method's random draws.
         layer: name of the module whose features are read, or None for an automatic choice.
-        reshape: output of that module -> features (B, channels, h, w), or None for an automatic
-            choice by its shape.
+        reshape: function from the output of that module, or its gradient, to features
+            (B, channels, h, w); None to derive it from the shape of the output.
     """
 
     model: nn.Module
@@ -44,13 +48,17 @@ class Task:
         return probabilities(self._logits(images))
 
     def _logits(self, images: Tensor) -> Tensor:
-        """Return the model's logits for a copy of images, which the model may change in place."""
+        """Return the model's logits for a copy of the images.
+
+        A model may change its input in place, which must not affect the caller's images.
+        """
         return self.model(images.clone())
 
-    def repeats(self, images: Tensor) -> int:
+    def variants_per_pass(self, images: Tensor) -> int:
         """Return the number of variants of each image (B, C, H, W) that fit in a forward pass."""
         return max(1, self.batch_size // len(images))
 
 
-# Images (B, C, H, W), B at most `batch_size`, and class indices (B,) -> maps (B, 1, H, W).
+# Function from images (B, C, H, W) and the indices (B,) of the classes to explain to maps
+# (B, 1, H, W); B is at most `Task.batch_size`.
 Attributor = Callable[[Tensor, Tensor], Tensor]

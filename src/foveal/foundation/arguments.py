@@ -1,4 +1,4 @@
-"""Arguments checked by their annotations: types, ranges and choices, declared in signatures."""
+"""Checks of arguments against their annotations, which declare types, ranges and choices."""
 
 import functools
 import inspect
@@ -24,8 +24,8 @@ class Range:
     Attributes:
         low: the minimum.
         high: the maximum.
-        above: whether the number must be above `low`.
-        below: whether the number must be below `high`.
+        above: whether `low` itself is excluded.
+        below: whether `high` itself is excluded.
     """
 
     low: float
@@ -49,7 +49,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Length:
-    """The number of values in a list, from `low` to `high`."""
+    """The allowed number of values in a list: from `low` to `high`."""
 
     low: int
     high: int
@@ -64,7 +64,7 @@ class Length:
 
 @dataclass(frozen=True)
 class OneOf:
-    """A choice of names or numbers."""
+    """The names or numbers that are allowed as a value."""
 
     choices: tuple[str, ...] | tuple[int, ...]
 
@@ -81,7 +81,7 @@ class OneOf:
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Check the arguments of a function or constructor by their annotations on each call.
+    """Decorate a function or constructor so that each call checks its arguments by annotations.
 
     Example:
         >>> @checked
@@ -103,7 +103,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def check_constructor(kind: type[Any]) -> None:
-    """Check the arguments of a class's own constructor, if it has one, by their annotations."""
+    """Make the constructor that a class defines, if any, check its arguments on each call."""
     if "__init__" in vars(kind):
         kind.__init__ = checked(kind.__init__)
 
@@ -114,9 +114,10 @@ def check_values(
     """Check values by the annotations of a function, constructor or dataclass.
 
     Args:
-        function: annotated callable; values of other names are not checked.
-        values: values by name.
-        prefix: prefix of each name in an error.
+        function: annotated callable.
+        values: values by the name of the argument or field. Those whose name has no annotation are
+            not checked.
+        prefix: text before each name in an error, such as `training.`.
 
     Raises:
         UserError: a value violates its type, range or choices.
@@ -129,47 +130,67 @@ def check_values(
 
 @functools.cache
 def annotations(function: Callable[..., object]) -> dict[str, object]:
-    """Return the annotations of a function, constructor or dataclass, including ranges."""
+    """Return the annotations of a function, constructor or dataclass, including ranges.
+
+    They are empty, so that nothing is checked, if one of them is a type that is imported only for
+    the type checker.
+    """
     if inspect.isclass(function) and "__init__" in vars(function):
         function = function.__init__
     try:
         return get_type_hints(function, include_extras=True)
-    except NameError:  # a type that is imported only for the type checker
+    except NameError:
         return {}
 
 
 def check(name: str, hint: object, value: object) -> None:
     """Check one value by its annotation.
 
+    A value of a union must be None, if the union includes it, or of the union's first type. Other
+    annotations, such as protocols and mappings, are not checked.
+
     Raises:
         UserError: the value violates the type, range or choices.
     """
-    origin, parts = get_origin(hint), get_args(hint)
+    origin, type_arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        check(name, parts[0], value)
-        for rule in parts[1:]:
+        check(name, type_arguments[0], value)
+        for rule in type_arguments[1:]:
             rule(name, value)
     elif origin in (Union, UnionType):
-        if value is not None or NoneType not in parts:
-            check(name, parts[0], value)
+        if value is not None or NoneType not in type_arguments:
+            check(name, type_arguments[0], value)
     elif origin in (list, tuple, Sequence):
-        _check_list(name, origin, parts, value)
+        _check_list(name, origin, type_arguments, value)
     elif isinstance(hint, type) and not is_protocol(hint):
         _check_type(name, hint, value)
 
 
-def _check_list(name: str, origin: object, parts: tuple[object, ...], value: object) -> None:
+def _check_list(
+    name: str, origin: object, type_arguments: tuple[object, ...], value: object
+) -> None:
+    """Check a list, and each of its items, by the arguments of its type, such as `list[int]`.
+
+    Args:
+        name: name of the list, for errors.
+        origin: `list`, `tuple` or `Sequence`; any of them accepts any sequence.
+        type_arguments: one type for all items, or one type per item of a tuple of fixed length.
+        value: the list.
+    """
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         raise UserError(f"Expected {name} to be a list, but got {short_repr(value)}.")
-    fixed = origin is tuple and parts[-1] is not Ellipsis
-    if fixed and len(value) != len(parts):
-        raise UserError(f"Expected {len(parts)} values in {name}, but got {short_repr(value)}.")
-    hints = parts if fixed else parts[:1] * len(value)
+    has_fixed_length = origin is tuple and type_arguments[-1] is not Ellipsis
+    if has_fixed_length and len(value) != len(type_arguments):
+        raise UserError(
+            f"Expected {len(type_arguments)} values in {name}, but got {short_repr(value)}."
+        )
+    hints = type_arguments if has_fixed_length else type_arguments[:1] * len(value)
     for index, (hint, item) in enumerate(zip(hints, value, strict=True)):
         check(f"{name}[{index}]", hint, item)
 
 
 def _check_type(name: str, kind: type, value: Any) -> None:
+    """Check the type of a value; a bool is not a number, and a float may be any real number."""
     if kind is int:
         valid = isinstance(value, Integral) and not isinstance(value, bool)
     elif kind is float:
@@ -178,18 +199,18 @@ def _check_type(name: str, kind: type, value: Any) -> None:
     else:
         valid = isinstance(value, kind)
     if not valid:
-        expected = _KINDS.get(kind, f"a {kind.__name__}")
+        expected = _TYPE_NAMES.get(kind, f"a {kind.__name__}")
         raise UserError(f"Expected {name} to be {expected}, but got {short_repr(value)}.")
 
 
-_KINDS = {int: "an integer", float: "a finite number", bool: "true or false", str: "text"}
+_TYPE_NAMES = {int: "an integer", float: "a finite number", bool: "true or false", str: "text"}
 
 
 def constructor_settings(part: object) -> dict[str, Any]:
-    """Return the constructor arguments of a part, read from its attributes of the same names.
+    """Return the constructor arguments of a model part, read from its attributes of the same names.
 
     Raises:
-        UserError: an argument is not kept as an attribute.
+        UserError: an argument is not an attribute.
     """
     names = [name for name in inspect.signature(type(part).__init__).parameters if name != "self"]
     for name in names:
@@ -202,10 +223,15 @@ def constructor_settings(part: object) -> dict[str, Any]:
 
 
 def check_agreement(part: str, settings: Mapping[str, object], **expected: object) -> None:
-    """Check that the settings that a part shares with the model are equal to the model's.
+    """Check that a part agrees with its model, for settings such as `in_channels`.
+
+    Args:
+        part: kind of the part, such as `head`, for the error.
+        settings: settings of the part.
+        **expected: the model's values by setting; a setting that the part lacks is not checked.
 
     Raises:
-        UserError: they differ.
+        UserError: a value differs.
     """
     for name, value in expected.items():
         if settings.get(name, value) != value:

@@ -1,4 +1,4 @@
-"""User errors, as one-line messages."""
+"""Errors for the user, whose messages are one line, and checks that raise them."""
 
 import difflib
 import inspect
@@ -15,21 +15,51 @@ class UserError(ValueError):
 
 
 def one_line(error: object, length: int = 200) -> str:
-    """Return the message of an error in one line of at most `length` characters, or its type."""
+    """Return the message of an error in one line of at most `length` characters.
+
+    For an error without a message, return the name of its type.
+    """
     return " ".join(str(error).split())[:length] or type(error).__name__
 
 
 def unknown_name(what: str, name: object, known: Iterable[str]) -> UserError:
-    """Return the error for an unknown `name`, with the nearest match among the `known` ones."""
-    names = sorted(known)
+    """Return the error for an unknown name, which suggests the nearest of the known names.
+
+    Args:
+        what: the kind of thing that the name should denote, such as `model`.
+        name: the unknown name.
+        known: all valid names.
+    """
     text = str(name)[:200]
+    return UserError(f"Unknown {what} {text!r}.{_suggestion(text, known)}")
+
+
+def unknown_setting(
+    owner: str, name: object, known: Iterable[str], noun: str = "setting"
+) -> UserError:
+    """Return the error for an unknown setting, which suggests the nearest of the known settings.
+
+    Args:
+        owner: what the setting was given for, such as `model 'focus'`.
+        name: the unknown setting.
+        known: all valid settings.
+        noun: the word for a setting in the message, such as `key`.
+    """
+    text = str(name)[:200]
+    subject = owner[:1].upper() + owner[1:]
+    return UserError(f"{subject} has no {noun} {text!r}.{_suggestion(text, known)}")
+
+
+def _suggestion(text: str, known: Iterable[str]) -> str:
+    """Return the end of an error for an unknown name: the nearest known name, and all of them."""
+    names = sorted(known)
     matches = difflib.get_close_matches(text, names, n=1, cutoff=0.5)
     hint = f" Did you mean {matches[0]!r}?" if matches else ""
-    return UserError(f"Unknown {what} {text!r}.{hint} Known: {', '.join(names)}.")
+    return f"{hint} Known: {', '.join(names)}."
 
 
 def at_least_one(name: str, value: object) -> int:
-    """Return the value of a named argument as an int, if it is an integer of at least 1.
+    """Return the value of the argument `name` as an int, if it is an integer of at least 1.
 
     Raises:
         UserError: the value is not such an integer.
@@ -40,7 +70,12 @@ def at_least_one(name: str, value: object) -> int:
 
 
 def missing_extra(package: str, extra: str) -> UserError:
-    """Return the error for an optional `package` that is not installed."""
+    """Return the error for an optional package that is not installed.
+
+    Args:
+        package: the package that is missing.
+        extra: the extra of Foveal that installs the package.
+    """
     return UserError(f"This needs {package}: pip install 'foveal[{extra}]'.")
 
 
@@ -49,8 +84,8 @@ def extra(package: str, name: str) -> Iterator[None]:
     """Turn a failed import of an optional package into an error that names its extra.
 
     Args:
-        package: package that is imported in the block, for the message.
-        name: extra of Foveal that installs it.
+        package: the package that is imported in the block, for the message.
+        name: the extra of Foveal that installs the package.
 
     Raises:
         UserError: the package is not installed.
@@ -64,7 +99,12 @@ def extra(package: str, name: str) -> Iterator[None]:
 def split_name(
     what: str, known: Mapping[str, object], settings: object
 ) -> tuple[str, dict[str, object]]:
-    """Return the name and the arguments of `{"name": one of known, argument: value, ...}`.
+    """Return the name and the arguments in `{"name": name, argument: value, ...}`.
+
+    Args:
+        what: the kind of thing that the settings describe, such as `model`, for errors.
+        known: a mapping whose keys are the valid names.
+        settings: the name and the arguments.
 
     Raises:
         UserError: `settings` is not a mapping, or its name is unknown.
@@ -80,27 +120,37 @@ def split_name(
 
 
 def build_by_name(what: str, known: Mapping[str, Callable[..., Built]], settings: object) -> Built:
-    """Build an object from `settings`, `{"name": one of known, argument: value, ...}`.
+    """Build an object from settings of the form `{"name": name, argument: value, ...}`.
+
+    Args:
+        what: the kind of the object, such as `detector`, for errors.
+        known: functions or classes that build an object, by name.
+        settings: the name of one of them, and its arguments.
 
     Raises:
         UserError: the name or an argument is unknown, missing or invalid.
     """
     name, arguments = split_name(what, known, settings)
-    return build_named(f"{what} {name!r}", known[name], arguments)
+    return build_checked(f"{what} {name!r}", known[name], arguments)
 
 
 def check_known(
     what: str, build: Callable[..., object], arguments: Mapping[str, object]
 ) -> Mapping[str, inspect.Parameter]:
-    """Return the parameters of `build`, if it accepts all `arguments`.
+    """Return the parameters of `build` by name, if it accepts all `arguments`.
+
+    Args:
+        what: what `build` builds, such as `model 'focus'`, for errors.
+        build: a function or class.
+        arguments: keyword arguments; required ones may be missing.
 
     Raises:
-        UserError: an argument is unknown; the error names the nearest one.
+        UserError: an argument is unknown; the error suggests the nearest one.
     """
     parameters = inspect.signature(build).parameters
     for name in arguments:
         if name not in parameters:
-            raise unknown_name(f"setting of {what}", name, parameters)
+            raise unknown_setting(what, name, parameters)
     return parameters
 
 
@@ -109,8 +159,13 @@ def check_arguments(
 ) -> None:
     """Check that `build` accepts all `arguments` and requires no others.
 
+    Args:
+        what: what `build` builds, such as `model 'focus'`, for errors.
+        build: a function or class.
+        arguments: keyword arguments.
+
     Raises:
-        UserError: an argument is unknown (the error names the nearest one) or missing.
+        UserError: an argument is unknown (the error suggests the nearest one) or missing.
     """
     parameters = check_known(what, build, arguments)
     required = {
@@ -121,8 +176,13 @@ def check_arguments(
         raise UserError(f"The {what} needs a setting for: {', '.join(missing)}.")
 
 
-def build_named(what: str, build: Callable[..., Built], arguments: Mapping[str, object]) -> Built:
-    """Return `build(**arguments)`.
+def build_checked(what: str, build: Callable[..., Built], arguments: Mapping[str, object]) -> Built:
+    """Return `build(**arguments)`, with errors as `UserError`.
+
+    Args:
+        what: what `build` builds, such as `model 'focus'`, for errors.
+        build: a function or class.
+        arguments: keyword arguments.
 
     Raises:
         UserError: an argument is unknown, missing, or of an invalid type or value.
@@ -133,9 +193,9 @@ def build_named(what: str, build: Callable[..., Built], arguments: Mapping[str, 
     except UserError as error:
         raise UserError(f"{what}: {error}") from None
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        plain = (str, int, float, list, tuple, dict)  # other objects have no short repr
+        plain_types = (str, int, float, list, tuple, dict)  # other objects have no short repr
         values = ", ".join(
-            f"{key}={value!r}" for key, value in arguments.items() if isinstance(value, plain)
+            f"{key}={value!r}" for key, value in arguments.items() if isinstance(value, plain_types)
         )
         message = f"The {what} cannot be built with {values[:300]}: {one_line(error)}"
         raise UserError(message) from error

@@ -8,8 +8,11 @@ from itertools import count
 
 from foveal.foundation.escaping import printable
 
-MAX_BYTES = 120  # of a stem in UTF-8; with a number and an extension it stays below 255
+# Maximum length of a stem in UTF-8. File systems allow 255 bytes for the whole name, to which a
+# number and an extension may be added.
+MAX_BYTES = 120
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*]')
+# Names that Windows reserves for devices.
 _DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
     f"{device}{number}" for device in ("com", "lpt") for number in "0123456789¹²³"
 }
@@ -37,7 +40,7 @@ def file_key(name: str) -> str:
 def unique_stems(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
     """Return a `safe_stem` for each name, unique on every file system.
 
-    Of equal stems the first is unchanged, and the others get a number.
+    The first of several equal stems is unchanged, and the others get a number, such as `cat-1`.
 
     Args:
         names: for example the stems of images from several folders.
@@ -45,13 +48,13 @@ def unique_stems(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
     """
     stems = [safe_stem(name) for name in names]
     used = {file_key(stem) for stem in taken}
-    reserved = used | {file_key(stem) for stem in stems}
+    reserved = used | {file_key(stem) for stem in stems}  # may not be chosen with a number
     numbers: defaultdict[str, Iterator[int]] = defaultdict(lambda: count(1))
     for index, stem in enumerate(stems):
         key = file_key(stem)
         if key in used:
             numbered = (f"{stem}-{number}" for number in numbers[key])
-            stems[index] = next(new for new in numbered if file_key(new) not in reserved)
+            stems[index] = next(name for name in numbered if file_key(name) not in reserved)
             reserved.add(file_key(stems[index]))
         used.add(file_key(stems[index]))
     return stems

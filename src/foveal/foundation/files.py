@@ -19,18 +19,19 @@ from foveal.foundation.interrupts import deferred_signals
 Parsed = TypeVar("Parsed")
 
 MAX_SETTINGS = 16 * 2**20  # bytes of a JSON or YAML file
-MAX_FILE = 4 * 2**30  # bytes of any other file that is read as a whole
-_CHUNK = 2**20
+MAX_FILE = 4 * 2**30  # bytes of any other file that is read completely
+_CHUNK = 2**20  # bytes
 MAX_DEPTH = 50  # levels of nested values
-MAX_VALUES = 1_000_000  # in a JSON or YAML document, keys included
-OUTPUT_MARK = ".foveal-output"  # empty file that marks a folder of figures, which is not a class
+MAX_VALUES = 1_000_000  # values in a JSON or YAML document, including keys
+# Empty file that marks a folder of figures, so that it is never read as a class of images.
+OUTPUT_MARK = ".foveal-output"
 
 
 def open_regular(path: str | Path) -> BufferedReader:
     """Open a regular file for reading; a FIFO, socket, device or folder is rejected.
 
     Raises:
-        UserError: not a regular file.
+        UserError: the path is not that of a regular file.
         OSError: the file cannot be opened.
     """
     # O_NONBLOCK avoids waiting for a FIFO's writer; it has no effect on regular files.
@@ -79,9 +80,9 @@ def read_bytes(path: str | Path, limit: int = MAX_FILE) -> bytes:
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        content = file.read(min(size, limit) + 1)  # allocates that much memory at once
-        while size < len(content) <= limit and (more := file.read(_CHUNK)):  # the file has grown
-            content += more
+        content = file.read(min(size, limit) + 1)  # allocates memory of the requested size
+        while size < len(content) <= limit and (chunk := file.read(_CHUNK)):  # the file has grown
+            content += chunk
     if len(content) > limit:
         raise UserError(f"larger than {limit:,} bytes")
     return content
@@ -93,7 +94,7 @@ def read_json(path: Path) -> Any:
     Raises:
         UserError: the file cannot be read or is not JSON; the message names it.
     """
-    return _parsed_file(path, parse_json)
+    return _parse_file(path, parse_json)
 
 
 def read_yaml(path: Path) -> Any:
@@ -102,10 +103,10 @@ def read_yaml(path: Path) -> Any:
     Raises:
         UserError: the file cannot be read or is not plain YAML; the message names it.
     """
-    return _parsed_file(path, parse_yaml)
+    return _parse_file(path, parse_yaml)
 
 
-def _parsed_file(path: Path, parse: Callable[[str], Parsed]) -> Parsed:
+def _parse_file(path: Path, parse: Callable[[str], Parsed]) -> Parsed:
     try:
         return parse(read_bytes(path, MAX_SETTINGS).decode("utf-8"))
     except FileNotFoundError:
@@ -122,7 +123,7 @@ def parse_json(text: str | bytes) -> Any:
     """Return the values of a JSON document; NaN and infinity, which are not JSON, are rejected.
 
     Raises:
-        UserError: not JSON, nested too deeply, or a number with too many digits.
+        UserError: the text is not JSON, is nested too deeply, or has too many values or digits.
     """
     try:
         values = json.loads(text, parse_constant=_reject_constant)
@@ -146,11 +147,10 @@ def json_text(values: object, indent: int | None = None) -> str:
         values: mappings, sequences, strings, numbers, booleans and None.
         indent: spaces per level; None for one line.
     """
-    with suppress(
-        TypeError, ValueError
-    ):  # paths and NaN are rare, and converting them is far slower
+    # Converting the values first is far slower and rarely needed: try without.
+    with suppress(TypeError, ValueError):
         text = json.dumps(values, indent=indent, allow_nan=False)
-        if "\\ud" not in text:  # possibly an unpaired surrogate
+        if "\\ud" not in text:  # else there may be an unpaired surrogate
             return text
     return json.dumps(_json_values(values), indent=indent, allow_nan=False)
 
@@ -171,7 +171,8 @@ def parse_yaml(text: str) -> Any:
     Aliases are rejected: a few lines of nested aliases expand without bound.
 
     Raises:
-        UserError: not YAML, with aliases, nested too deeply, or with a number of too many digits.
+        UserError: the text is not YAML, has aliases, is nested too deeply, or has too many values
+            or digits.
     """
     import yaml
 
@@ -199,14 +200,15 @@ def parse_yaml(text: str) -> Any:
 
 
 def check_extent(values: object) -> None:
-    """Check the number of plain values and the depth of their nesting.
+    """Check the number of values in mappings and lists, and the depth of their nesting.
 
-    A value that occurs several times counts each time, and a cycle is too deep.
+    A value that occurs several times counts each time, and a cycle is nested too deeply.
 
     Raises:
-        UserError: more than `MAX_VALUES` values, or more than `MAX_DEPTH` levels.
+        UserError: there are more than `MAX_VALUES` values, or more than `MAX_DEPTH` levels.
     """
-    level, count = [values], 0
+    level = [values]  # the values at the current depth
+    count = 0
     for _ in range(MAX_DEPTH + 1):
         count += len(level)
         if count > MAX_VALUES:
@@ -230,12 +232,12 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; the file gets its final name when the block ends without error.
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path to write to; when the block ends without error, it becomes `path`.
 
-    It replaces an existing file atomically: a reader gets the complete old or new file.
-    On an error the partial file is removed. Its permissions are those of any new file. Ctrl-C and
-    SIGTERM take effect once it is written.
+    An existing file is replaced atomically: a reader gets either the complete old file or the
+    complete new one. The permissions of the old file are not kept. On an error the temporary file
+    is removed. Ctrl-C and SIGTERM take effect after the block.
 
     Raises:
         OSError: the file cannot be written.
@@ -243,7 +245,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name[-50:]}.{os.getpid()}.partial")
     try:
         with deferred_signals():
-            partial.unlink(missing_ok=True)  # never write through a link
+            partial.unlink(missing_ok=True)  # a link at this path would redirect the writing
             yield partial
             with partial.open("rb") as file, suppress(OSError):
                 os.fsync(file.fileno())
@@ -255,17 +257,19 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all.
+    """Write a file atomically.
 
     Raises:
         OSError: the file cannot be written.
     """
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         partial.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file of UTF-8 text, whole or not at all.
+    """Write text to a file atomically, as UTF-8.
+
+    Unpaired surrogates, which UTF-8 cannot represent, are written as escapes.
 
     Raises:
         OSError: the file cannot be written.
@@ -274,7 +278,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, values: object) -> None:
-    """Write plain values as indented JSON, whole or not at all; NaN and infinity are null.
+    """Write plain values to a file atomically, as indented JSON; NaN and infinity become null.
 
     Raises:
         OSError: the file cannot be written.
@@ -304,7 +308,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
     """Lock a folder against other processes while the block runs.
 
     The system releases the lock if this process dies. On Windows, and on file systems that cannot
-    lock a folder, nothing is locked.
+    lock a folder, the block runs without a lock.
 
     Raises:
         BlockingIOError: another process holds the lock.

@@ -10,7 +10,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM was received; cleanup is the same as after Ctrl-C."""
+    """Raised when SIGTERM is received; the cleanup is the same as after Ctrl-C."""
 
 
 @contextmanager
@@ -35,7 +35,8 @@ def deferred_signals() -> Iterator[None]:
     """Defer SIGINT and SIGTERM to the end of the block; a second signal takes effect at once."""
     previous = {number: signal.getsignal(number) for number in SIGNALS}
     if threading.current_thread() is not threading.main_thread() or None in previous.values():
-        yield  # signal handlers run only in the main thread
+        # Handlers run only in the main thread, and one that Python did not set cannot be restored.
+        yield
         return
     received: list[int] = []
 
@@ -58,10 +59,10 @@ def deferred_signals() -> Iterator[None]:
 
 
 @contextmanager
-def resumable(how: str) -> Iterator[None]:
-    """Add a note for the user, `how` to resume, to an interruption of the block."""
+def resumable(instructions: str) -> Iterator[None]:
+    """If the block is interrupted, add instructions to resume to the exception as a note."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        interrupt.add_note(how)
+        interrupt.add_note(instructions)
         raise

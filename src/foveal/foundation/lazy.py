@@ -9,15 +9,16 @@ def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], obje
     """Return a package's `__getattr__`, which imports a name from its module and keeps it.
 
     The package also lists the names in `__all__`, and imports them under `TYPE_CHECKING` for type
-    checkers. No name may equal that of another module of the package: importing that module would
-    overwrite the name.
+    checkers. A name must differ from those of the package's other modules: importing such a
+    module would overwrite the name.
 
     Args:
         package: `__name__` of the package.
-        modules: for each name, the module that defines it; for a submodule's name, the submodule.
+        modules: for each name, the module that defines it. If the name is itself that of a
+            submodule, the submodule.
     """
 
-    def find(name: str) -> object:
+    def import_name(name: str) -> object:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module = import_module(modules[name])
@@ -25,4 +26,4 @@ def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], obje
         setattr(sys.modules[package], name, value)
         return value
 
-    return find
+    return import_name

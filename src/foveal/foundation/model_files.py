@@ -1,4 +1,8 @@
-"""The files of a trained model: settings, weights and card."""
+"""The files of a trained model: its settings, its weights, and its card.
+
+The card is a record of the training: the recipe, the versions of libraries, and the figures (the
+values of metrics).
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,27 +14,32 @@ from foveal.foundation.errors import UserError
 from foveal.foundation.files import open_regular, read_json, write_json
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
-# Format of config.json and card.json. Format 1 had no format entry, described focus models by
-# their presets, and used other names for their weights (`models.renames`).
+# Format of config.json and card.json. Format 1 had no `format` entry. It described a focus model by
+# the name of a preset such as `glimpse`, instead of by its detector and head, and used other names
+# for its weights (see `models.renames`).
 FORMAT = 2
-DIGEST = "weights_sha256"  # on the card: digest of the weights file
-_TEXTS, _OBJECTS = ("model", "trained_on", DIGEST), ("recipe", "figures")  # on the card
+DIGEST = "weights_sha256"  # key on the card; its value is the digest of the weights file
+# Entries of a card that must be text, and those that must be objects.
+_TEXT_KEYS, _OBJECT_KEYS = ("model", "trained_on", DIGEST), ("recipe", "figures")
 
 
 class Config(NamedTuple):
     """Content of config.json."""
 
-    settings: dict[str, object]  # of the model, with a string `name`
-    format: int
+    settings: dict[str, object]  # arguments of the model, and its `name`, which is text
+    format: int  # number of the file's format, which is not among the settings
 
 
 def read_config(path: Path) -> Config:
     """Return the settings of a trained model and their format.
 
+    Pretrained weights of a backbone are switched off in the settings: building the model would
+    download them, only to replace them by the trained weights.
+
     Raises:
         UserError: the file cannot be read, contains no settings, or has an unknown format.
     """
-    settings, number = _without_format(read_json(path), path)
+    settings, format_number = _without_format(read_json(path), path)
     if not isinstance(settings, dict) or not isinstance(settings.get("name"), str):
         raise UserError(
             f"Cannot read {path}: expected the settings of a model, including its name."
@@ -38,17 +47,17 @@ def read_config(path: Path) -> Config:
     for part in (settings, settings.get("detector")):
         backbone = part.get("backbone") if isinstance(part, dict) else None
         if isinstance(backbone, dict) and "pretrained" in backbone:
-            backbone["pretrained"] = False  # its weights are in the same folder
-    return Config(settings, number)
+            backbone["pretrained"] = False
+    return Config(settings, format_number)
 
 
 def read_settings(path: Path) -> dict[str, object]:
-    """Return the settings of a trained model, as `read_config` does."""
+    """Return the settings of a trained model; raises the same errors as `read_config`."""
     return read_config(path).settings
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """Return the card of the trained model in a folder; empty without a card.
+    """Return the card of the trained model in a folder, empty if there is none.
 
     Raises:
         UserError: the card cannot be read, is invalid, or has an unknown format.
@@ -59,9 +68,9 @@ def read_card(folder: Path) -> dict[str, Any]:
     card, _ = _without_format(read_json(path), path)
     if not isinstance(card, dict):
         raise UserError(f"Cannot read {path}: expected a JSON object.")
-    for keys, kind, expected in ((_TEXTS, str, "text"), (_OBJECTS, dict, "an object")):
+    for keys, kind, expected in ((_TEXT_KEYS, str, "text"), (_OBJECT_KEYS, dict, "an object")):
         for key in keys:
-            if not isinstance(card.get(key, kind()), kind):
+            if key in card and not isinstance(card[key], kind):
                 raise UserError(
                     f"Cannot read {path}: expected {key!r} to be {expected}, but got "
                     f"{card[key]!r:.100}."
@@ -70,31 +79,38 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def write_settings(folder: Path, settings: Mapping[str, object]) -> None:
-    """Write a model's settings into config.json, whole or not at all."""
+    """Write a model's settings into config.json, atomically."""
     write_json(folder / CONFIG, with_format(settings))
 
 
 def write_card(folder: Path, card: Mapping[str, object]) -> None:
-    """Write the card of a trained model into card.json, whole or not at all."""
+    """Write the card of a trained model into card.json, atomically."""
     write_json(folder / CARD, with_format(card))
 
 
 def with_format(values: Mapping[str, object]) -> dict[str, object]:
-    """Return the content of a file with its format number."""
+    """Return values as they are stored in a file, with the current format number as `format`."""
     return {"format": FORMAT, **values}
 
 
 def _without_format(values: object, path: Path) -> tuple[object, int]:
-    """Return the content of a file without its format number, and that number."""
+    """Return the content of a file without its format number, and that number.
+
+    Content that is not an object is returned unchanged, and its caller rejects it.
+
+    Raises:
+        UserError: this version of Foveal does not know the format.
+    """
     if not isinstance(values, dict):
         return values, FORMAT
-    number = values.get("format", 1)
-    if type(number) is not int or not 1 <= number <= FORMAT:
+    format_number = values.get("format", 1)
+    if type(format_number) is not int or not 1 <= format_number <= FORMAT:
         raise UserError(
             f"Cannot read {path}: expected format 1 to {FORMAT}, which Foveal {__version__} reads, "
-            f"but got {number!r:.40}. A newer version may read it: pip install --upgrade foveal."
+            f"but got {format_number!r:.40}. A newer version may read it: "
+            "pip install --upgrade foveal."
         )
-    return {key: value for key, value in values.items() if key != "format"}, number
+    return {key: value for key, value in values.items() if key != "format"}, format_number
 
 
 def weights_digest(path: Path) -> str:

@@ -10,33 +10,35 @@ from torch import nn
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Set a model to evaluation mode for the block, then restore the mode of each module.
 
-    Modules that override `train`, for example to merge weights, always get the call. Without such
-    modules, a model in evaluation mode is left unchanged: setting the modes of a small model twice
-    takes a twentieth of the time of its forward pass on a hundred images.
+    Modes are set by calling `train`, because a module may override it, for example to merge
+    weights. If no module does and the model is in evaluation mode already, nothing is called:
+    setting the modes of a small model twice takes a twentieth of the time of its forward pass on a
+    hundred images.
     """
-    parts = _parts(model)
-    modes = [part.training for part in parts]
-    custom = [part for part in parts if type(part).train is not nn.Module.train]
-    was_training = [part for part in custom if part.training]
-    changed = bool(custom) or any(modes)
-    if changed:
+    modules = _all_modules(model)
+    modes = [module.training for module in modules]
+    custom_modules = [module for module in modules if type(module).train is not nn.Module.train]
+    was_training = [module for module in custom_modules if module.training]
+    is_affected = bool(custom_modules) or any(modes)
+    if is_affected:
         model.eval()
     try:
         yield
     finally:
-        if changed:
-            for part in was_training:
-                part.train()
-            for part, mode in zip(parts, modes, strict=True):
-                part.training = mode
+        if is_affected:
+            for module in was_training:
+                module.train()
+            for module, mode in zip(modules, modes, strict=True):
+                module.training = mode
 
 
-def _parts(model: nn.Module) -> list[nn.Module]:
+def _all_modules(model: nn.Module) -> list[nn.Module]:
     """Return a model and all its submodules, outer ones first.
 
-    Unlike `model.modules()`, shared modules are repeated: removing them takes three times as long.
+    A shared module is repeated, unlike in `model.modules()`: avoiding that would take three times
+    as long.
     """
-    parts = [model]
-    for part in parts:  # grows during the loop
-        parts.extend(child for child in part._modules.values() if child is not None)
-    return parts
+    modules = [model]
+    for module in modules:  # grows during the loop
+        modules.extend(child for child in module._modules.values() if child is not None)
+    return modules

@@ -1,4 +1,4 @@
-"""The base class of model parts: checks constructor arguments and keeps them as attributes."""
+"""The base class of model parts: it checks constructor arguments and returns them as settings."""
 
 from abc import ABC
 
@@ -10,8 +10,9 @@ from foveal.foundation.arguments import check_constructor, constructor_settings
 class Part(nn.Module, ABC):
     """A part of a model, such as a detector, which is rebuilt from its settings.
 
-    A subclass keeps each argument as an attribute of the same name, which `settings` returns.
-    Arguments are checked by their annotations (`foveal.foundation.ranges`).
+    The constructor of a subclass must keep each argument as an attribute of the same name, from
+    which `settings` returns it. Arguments are checked on each call by their annotations, such as
+    those in `foveal.foundation.ranges`.
     """
 
     def __init_subclass__(cls, **options: object) -> None:

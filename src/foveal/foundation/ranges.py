@@ -1,6 +1,7 @@
 """Ranges of settings that detectors, backbones, decoders and models share.
 
-Maxima are far above useful values, yet small enough that no single setting takes gigabytes.
+The maxima are far above useful values, yet small enough that no single setting makes a model take
+gigabytes.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""Registries: parts by name, from Foveal and from installed packages."""
+"""Registries: parts by name, from Foveal and from installed packages.
+
+A part is whatever a registry holds, such as a class of detectors, a metric or a function.
+"""
 
 from collections.abc import Iterator, Mapping, MutableMapping
 from functools import cache
@@ -24,9 +27,9 @@ NamedPart = TypeVar("NamedPart", bound=Named)
 class Registry(MutableMapping[str, Part], Generic[Part]):
     """A mapping from names to parts, such as detectors.
 
-    An installed package adds a part by an entry point in the registry's group. The part is imported
-    when its name is first looked up, in any process; no other part is imported then. Foveal's own
-    parts take precedence.
+    An installed package adds a part by an entry point in the registry's group. A process imports
+    the part only when its name is first looked up. Foveal's own parts take precedence over those of
+    the same name in other packages.
 
     Args:
         group: group of the entry points, such as `foveal.detectors`.
@@ -41,14 +44,14 @@ class Registry(MutableMapping[str, Part], Generic[Part]):
 
     def __init__(self, group: str, builtin: Mapping[str, Part]):
         self.group = group
-        self._known = dict(builtin)
+        self._known = dict(builtin)  # Foveal's parts, and those that have been imported
 
     def __getitem__(self, name: str) -> Part:
-        """Return a part; one of another package is imported first.
+        """Return a part; if another package provides it, the part is imported first.
 
         Raises:
             KeyError: there is no part with that name.
-            UserError: its package cannot be imported.
+            UserError: the package that provides it cannot be imported.
         """
         if name not in self._known:
             self._known[name] = self._import(self._entry_points()[name])
@@ -71,7 +74,7 @@ class Registry(MutableMapping[str, Part], Generic[Part]):
         return len({*self._known, *self._entry_points()})
 
     def name_of(self, part: object) -> str | None:
-        """Return the name of a part that has been looked up, or None."""
+        """Return the name of a part that Foveal provides or that has been imported, else None."""
         return next((name for name, known in self._known.items() if known is part), None)
 
     def _entry_points(self) -> Mapping[str, EntryPoint]:
@@ -89,15 +92,17 @@ class Registry(MutableMapping[str, Part], Generic[Part]):
 
 
 class PartRegistry(Registry[type[Part]]):
-    """Classes of model parts, which are built from settings and described by them.
+    """A registry of classes of model parts, such as detectors, which are built from settings.
 
     Settings are `{"name": ..., argument: value, ...}`, as in config.json and recipes. A custom part
-    that is not in the registry is named after its class; once added, it can be loaded again.
+    that is not in the registry is saved under the name of its class; add the class to the registry
+    under that name before loading the model.
 
     Args:
         what: the kind of part, such as `detector`.
         builtin: Foveal's classes by name. Each has a method `settings` that returns its arguments.
-        inner: registries of arguments that are themselves parts with settings.
+        inner: for each argument that is itself a part, such as `backbone`, the registry of such
+            parts.
     """
 
     def __init__(
@@ -137,13 +142,16 @@ class PartRegistry(Registry[type[Part]]):
 
 
 def by_name(*parts: NamedPart) -> dict[str, NamedPart]:
-    """Return parts by their names, in their order."""
+    """Return a mapping from the name of each part to the part, in the given order."""
     return {part.name: part for part in parts}
 
 
 @cache
 def _all_entry_points() -> Mapping[str, Mapping[str, EntryPoint]]:
-    """Return the entry points of installed packages in Foveal's groups, by group and name."""
+    """Return the entry points of installed packages in Foveal's groups, by group and name.
+
+    If several packages use the same name in a group, the first package that is found provides it.
+    """
     by_group: dict[str, dict[str, EntryPoint]] = {}
     for package in distributions():
         for point in package.entry_points:

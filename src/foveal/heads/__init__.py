@@ -1,4 +1,4 @@
-"""Heads: patches and locations -> logits, or the image rebuilt."""
+"""Heads: the parts of focus models that turn patches and locations into logits or an image."""
 
 from foveal.heads.attention import AttentionHead
 from foveal.heads.crops import CropHead

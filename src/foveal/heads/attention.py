@@ -1,4 +1,4 @@
-"""A head that encodes patches independently and attends to them, for one or several tasks."""
+"""A head that encodes each patch separately and attends to them, for one or several tasks."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -22,7 +22,11 @@ from foveal.heads.patch_encoder import PatchEncoder
 
 
 class AttentionHead(Head):
-    """Classifies a set of any number of patches with sides of some dozens of pixels.
+    """Classifies from a set of patches, each a few dozen pixels wide.
+
+    A small convolutional net turns each patch into a vector (`PatchEncoder`). For each task,
+    learned queries then attend to the vectors and their locations (`PatchAttention`). The patches
+    are a set: their order does not matter, and their number may vary.
 
     Args:
         keypoints: number K of patches.
@@ -32,7 +36,7 @@ class AttentionHead(Head):
         tasks: names of the tasks; the first is the main one.
         width: dimension of a patch's vector.
         heads: learned queries per task.
-        widths: output channels of a patch's convolutions.
+        widths: output channels of the convolutions that encode a patch.
         dropout: fraction of features dropped in training.
 
     Raises:
@@ -61,14 +65,20 @@ class AttentionHead(Head):
     def forward(self, patches: Tensor, located: Located) -> HeadOutput:
         """Return the logits of all tasks for normalised patches (B, K, C, P, P).
 
-        The detector's scores do not change the logits, but receive the gradient of the weights.
+        The detector's scores do not change the logits. They receive the gradient of the attention
+        weights, so that training raises the scores of patches that deserve more attention.
         """
         vectors = self.encoder(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])  # (B, K, D)
         score = located.score
-        zeros = None if score is None else score - score.detach()  # passes the gradient
-        return multi_task_output(*self.attention(vectors, located.xy, zeros))
+        # Adding these zeros changes no value, but passes the gradient on to the scores.
+        zeros = None if score is None else score - score.detach()
+        logits, weights = self.attention(vectors, located.xy, zeros)
+        return multi_task_output(logits, weights)
 
 
 def multi_task_output(logits: Tensor, weights: Tensor) -> HeadOutput:
-    """Return the output of a head for logits (B, T, classes) and weights (B, T, K) of T tasks."""
+    """Return a head's output, given the logits (B, T, classes) and weights (B, T, K) of T tasks.
+
+    The first task is the main one: its logits and weights are those of the output.
+    """
     return HeadOutput(logits[:, 0], weights[:, 0], logits, weights)

@@ -1,4 +1,8 @@
-"""A head that encodes each patch separately, then sums, attends to or mixes the vectors."""
+"""A head that encodes each crop with a backbone, then combines the vectors into logits.
+
+A crop is a patch that is large enough for a backbone; a mix is the way in which the crops' vectors
+are combined: `additive`, `attention` or `tokens`.
+"""
 
 from typing import Annotated
 
@@ -15,26 +19,31 @@ from foveal.heads.patch_attention import PatchAttention
 
 MIXES = ("additive", "attention", "tokens")
 CropMix = Annotated[str, OneOf(MIXES)]
-HEADS = 4  # of the attention between tokens
-CROPS_PER_PASS = 128  # per forward pass of a backbone; more are not faster
+HEADS = 4  # attention heads of the mixes `attention` and `tokens`
+CROPS_PER_PASS = 128  # crops per forward pass of the backbone; larger batches are not faster
+MIN_STD = 1e-3  # so that features that are constant in training are not divided by 0
 
 
 class CropHead(Head):
-    """Classifies from crops that a backbone encodes separately.
+    """Classifies from crops, each of which a backbone encodes separately as one vector v_k.
 
-    `additive`: logits = sum over crops of w_k V(crop_k) + b, where the weights w_k are a softmax
-    over the crops of gated scores (Ilse et al. 2018, "Attention-based deep multiple instance
-    learning"). A crop's contribution to a logit is an exact term of that sum. `attention`:
-    learned queries read the crops (`PatchAttention`). `tokens`: a transformer layer mixes them.
-    The last two also read the locations of the crops.
+    The vectors are combined in one of three ways:
+
+    - `additive`: logits = sum over k of w_k V v_k, plus a bias, with a learned matrix V. The
+      weights w_k are the softmax over the crops of scores that a small net computes from each
+      vector (after Ilse et al. 2018, "Attention-based deep multiple instance learning"). Each
+      term of this sum is exactly what its crop contributes to the logits.
+    - `attention`: learned queries attend to the vectors and their locations (`PatchAttention`).
+    - `tokens`: a transformer layer mixes the vectors and their locations.
 
     Args:
-        backbone: a crop -> features, of which the global vector is used.
+        backbone: turns a crop into features, of which the head uses only the global vector.
         keypoints: number K of crops.
         patch_size: side P of a crop in samples.
         num_classes: number of classes.
         mix: `additive`, `attention` or `tokens`.
-        width: width of the layer that weights crops, or dimension of a token.
+        width: for `additive`, width of the hidden layer that scores the crops; otherwise the
+            dimension of a token.
         dropout: fraction of the vectors' features dropped in training.
 
     Raises:
@@ -67,40 +76,54 @@ class CropHead(Head):
         self.register_buffer("mean", torch.zeros(backbone.width))
         self.register_buffer("std", torch.ones(backbone.width))
         self.drop = nn.Dropout(dropout)
-        build = {"additive": Additive, "attention": Queries, "tokens": Tokens}[mix]
-        self.mixer: nn.Module = build(backbone.width, num_classes, width)
+        mixers = {"additive": AdditiveMixer, "attention": AttentionMixer, "tokens": TokenMixer}
+        self.mixer: nn.Module = mixers[mix](backbone.width, num_classes, width)
 
     def forward(self, patches: Tensor, located: Located) -> HeadOutput:
         """Return logits, weights and contributions for normalised patches (B, K, C, P, P)."""
         flat = patches.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         if torch.is_grad_enabled() or torch.compiler.is_exporting():
             vectors = self.backbone(flat)[1]
-        else:  # features take a hundred times the memory of images
+        else:  # in batches, because features take a hundred times the memory of the crops
             vectors = torch.cat([self.backbone(batch)[1] for batch in flat.split(CROPS_PER_PASS)])
         return self.combine(vectors.unflatten(0, patches.shape[:2]), located)
 
     def combine(self, vectors: Tensor, located: Located) -> HeadOutput:
-        """Return the output for the crops' vectors (B, K, F), as the backbone returns them.
+        """Return the head's output for the crops' vectors.
 
-        The detector's scores do not change the logits, but receive the gradient of the weights.
+        The detector's scores do not change the logits. They receive the gradient of the crops'
+        weights, so that training raises the scores of crops that deserve more weight.
+
+        Args:
+            vectors: (B, K, F), the backbone's global vector of each crop, not normalised.
+            located: the locations of the crops and the detector's other outputs.
         """
         output: HeadOutput = self.mixer(self.drop((vectors - self.mean) / self.std), located)
         return output
 
     @torch.no_grad()
     def measure(self, vectors: Tensor) -> None:
-        """Set the normalisation to the mean and standard deviation of training vectors (N, F)."""
+        """Normalise vectors by the mean and standard deviation of the training vectors (N, F).
+
+        The head's buffers `mean` and `std` are overwritten.
+        """
         self.mean.copy_(vectors.mean(dim=0))
-        self.std.copy_(vectors.std(dim=0).clamp_min(1e-3))
+        self.std.copy_(vectors.std(dim=0).clamp_min(MIN_STD))
 
 
-class Additive(nn.Module):
-    """A weighted sum of each vector's contributions to the logits, and a bias."""
+class AdditiveMixer(nn.Module):
+    """Logits as a weighted sum of one term per vector, plus a bias.
 
-    def __init__(self, features: int, num_classes: int, width: int):
+    Args:
+        in_features: dimension F of the vectors.
+        num_classes: number of classes.
+        width: width of the hidden layer that scores the vectors.
+    """
+
+    def __init__(self, in_features: int, num_classes: int, width: int):
         super().__init__()
-        self.gate = nn.Sequential(nn.Linear(features, width), nn.Tanh(), nn.Linear(width, 1))
-        self.value = nn.Linear(features, num_classes)
+        self.gate = nn.Sequential(nn.Linear(in_features, width), nn.Tanh(), nn.Linear(width, 1))
+        self.value = nn.Linear(in_features, num_classes)
 
     def forward(self, vectors: Tensor, located: Located) -> HeadOutput:
         """Return logits, weights and contributions for vectors (B, K, F)."""
@@ -111,13 +134,19 @@ class Additive(nn.Module):
         return HeadOutput(logits, weights, contributions=contributions)
 
 
-class Queries(nn.Module):
-    """Learned queries that attend to the vectors and their locations."""
+class AttentionMixer(nn.Module):
+    """Learned queries that attend to the vectors and their locations.
 
-    def __init__(self, features: int, num_classes: int, width: int):
+    Args:
+        in_features: dimension F of the vectors.
+        num_classes: number of classes.
+        width: dimension of a token, a multiple of `HEADS`.
+    """
+
+    def __init__(self, in_features: int, num_classes: int, width: int):
         super().__init__()
-        self.project = nn.Linear(features, width)
-        self.attention = PatchAttention(width, 1, HEADS, num_classes)
+        self.project = nn.Linear(in_features, width)
+        self.attention = PatchAttention(width, tasks=1, heads=HEADS, num_classes=num_classes)
 
     def forward(self, vectors: Tensor, located: Located) -> HeadOutput:
         """Return logits and weights for vectors (B, K, F)."""
@@ -126,15 +155,27 @@ class Queries(nn.Module):
         return HeadOutput(logits[:, 0], weights[:, 0])
 
 
-class Tokens(nn.Module):
-    """A transformer layer over the vectors and their locations, and a weighted sum."""
+class TokenMixer(nn.Module):
+    """A transformer layer over the vectors and their locations, then a weighted mean of the tokens.
 
-    def __init__(self, features: int, num_classes: int, width: int):
+    Args:
+        in_features: dimension F of the vectors.
+        num_classes: number of classes.
+        width: dimension of a token, a multiple of `HEADS`.
+    """
+
+    def __init__(self, in_features: int, num_classes: int, width: int):
         super().__init__()
-        self.project = nn.Linear(features, width)
-        self.location = nn.Linear(3, width)
+        self.project = nn.Linear(in_features, width)
+        self.location = nn.Linear(3, width)  # reads x, y and the logarithm of the scale
         self.layer = nn.TransformerEncoderLayer(
-            width, HEADS, 2 * width, 0.0, "gelu", batch_first=True, norm_first=True
+            width,
+            HEADS,
+            dim_feedforward=2 * width,
+            dropout=0.0,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
         )
         self.gate = nn.Linear(width, 1)
         self.value = nn.Linear(width, num_classes)
@@ -151,6 +192,9 @@ class Tokens(nn.Module):
 
 
 def _zeros_with_gradient(located: Located) -> Tensor:
-    """Return zeros (B, K) that pass a gradient on to the detector's scores."""
+    """Return zeros (B, K), whose gradient is passed on to the detector's scores, if there are any.
+
+    Adding them to other scores changes no value.
+    """
     score = located.score
     return torch.zeros_like(located.xy[..., 0]) if score is None else score - score.detach()

@@ -1,4 +1,8 @@
-"""Decoders: heads that rebuild the image from patches and locations."""
+"""Decoders: heads that rebuild the image from patches and locations.
+
+The canvas shows the patches at their locations on an empty image: (B, C + 1, H, W), 0 outside the
+patches, with the mask of the pixels that they cover as the last channel.
+"""
 
 import math
 from itertools import pairwise
@@ -14,22 +18,23 @@ from foveal.heads.head import Head, HeadOutput
 
 
 class Decoder(Head):
-    """A head that rebuilds the image, without classes."""
+    """A head that rebuilds the image instead of classifying it."""
 
     rebuilds = True
 
 
 class PatchDecoder(Decoder):
-    """A decoder of all patches and locations as one vector (`join_patches`).
+    """A decoder that reads the patches and locations of an image as one vector (`join_patches`).
 
-    Images of other sizes are rebuilt at the decoder's size and resized.
+    It always rebuilds images at its own `size`, and then resizes them to the size of the canvas.
 
     Args:
         keypoints: number K of patches.
         patch_size: side P of a patch in pixels.
-        in_channels: channels C.
-        size: height and width in pixels of rebuilt images.
-        softness_px: see `Head`.
+        in_channels: channels C of the images.
+        size: height and width in pixels at which images are rebuilt.
+        softness_px: width in pixels of the mask's soft edges, which pass the gradient on to the
+            locations; see `Head`.
     """
 
     def __init__(
@@ -45,15 +50,16 @@ class PatchDecoder(Decoder):
         self.size, self.softness_px = list(size), softness_px
 
     @property
-    def features(self) -> int:
-        """Dimension of the vector of all patches and locations."""
+    def in_features(self) -> int:
+        """Dimension of the vector of all patches and locations of an image."""
         return self.keypoints * (self.in_channels * self.patch_size**2 + 2)
 
 
 class MLPDecoder(PatchDecoder):
-    """A perceptron on the patches' pixels and locations, as in the original project.
+    """A multilayer perceptron on the patches' pixels and locations.
 
-    Other arguments as in `PatchDecoder`.
+    The original project, "Unboxing the Black Box", also rebuilt images with a perceptron. All
+    arguments except `widths` are those of `PatchDecoder`.
 
     Args:
         widths: widths of the hidden layers.
@@ -71,29 +77,32 @@ class MLPDecoder(PatchDecoder):
         super().__init__(keypoints, patch_size, in_channels, size, softness_px)
         self.widths = list(widths)
         layers: list[nn.Module] = []
-        features = self.features
+        in_features = self.in_features
         for width in widths:
-            layers += [nn.Linear(features, width), nn.GELU()]
-            features = width
-        self.layers = nn.Sequential(*layers, nn.Linear(features, in_channels * math.prod(size)))
+            layers += [nn.Linear(in_features, width), nn.GELU()]
+            in_features = width
+        self.layers = nn.Sequential(*layers, nn.Linear(in_features, in_channels * math.prod(size)))
 
     def forward(self, patches: Tensor, located: Located) -> HeadOutput:
-        """Return the rebuilt images."""
+        """Return the rebuilt images at the size of the canvas."""
         values = self.layers(join_patches(patches, located))
         images = values.unflatten(1, (self.in_channels, *self.size))
-        return rebuilt(resize_like(images, canvas_of(located)).sigmoid())
+        return rebuilt_output(resize_like(images, canvas_of(located)).sigmoid())
 
 
 class ConvDecoder(Decoder):
-    """A U-Net over the patches on an empty image (Ronneberger et al. 2015).
+    """A U-Net that reads the canvas (Ronneberger et al. 2015).
 
-    Its inputs are that image and the mask of the patches. Its finest features have one location per
-    2x2 pixels (Shi et al. 2016, "sub-pixel convolution"), at a third of the cost.
+    Even its finest features have only one location per 2x2 pixels: the pixels are rearranged into
+    channels before the first convolution and back after the last one (Shi et al. 2016, "sub-pixel
+    convolution"). This takes a third of the cost of a U-Net with one location per pixel.
 
     Args:
-        in_channels: channels C.
-        widths: output channels at each resolution, which is half of the previous one.
-        softness_px: see `Head`.
+        in_channels: channels C of the images.
+        widths: output channels at each resolution, from fine to coarse; each resolution is half of
+            the previous one.
+        softness_px: width in pixels of the mask's soft edges, which pass the gradient on to the
+            locations; see `Head`.
     """
 
     def __init__(
@@ -105,41 +114,43 @@ class ConvDecoder(Decoder):
         super().__init__()
         self.in_channels, self.widths = in_channels, list(widths)
         self.softness_px = softness_px
-        down, up = [_convolutions(4 * (in_channels + 1), widths[0], 1)], []
-        for fine, coarse in pairwise(widths):
-            down.append(_convolutions(fine, coarse, 2))
-            up.append(_convolutions(coarse + fine, fine, 1))
+        down = [_convolutions(4 * (in_channels + 1), widths[0], stride=1)]
+        up = []
+        for fine_width, coarse_width in pairwise(widths):
+            down.append(_convolutions(fine_width, coarse_width, stride=2))
+            up.append(_convolutions(coarse_width + fine_width, fine_width, stride=1))
         self.down, self.up = nn.ModuleList(down), nn.ModuleList(up)
         self.last = nn.Conv2d(widths[0], 4 * in_channels, 3, padding=1)
 
     def forward(self, patches: Tensor, located: Located) -> HeadOutput:
-        """Return the rebuilt images."""
+        """Return the rebuilt images at the size of the canvas."""
         canvas = canvas_of(located)
         height, width = canvas.shape[-2:]
-        padded = F.pad(canvas, (0, width % 2, 0, height % 2))
+        padded = F.pad(canvas, (0, width % 2, 0, height % 2))  # to even sides
         features = F.pixel_unshuffle(padded, 2)  # (B, 4 (C + 1), H / 2, W / 2)
         skips = []
         for block in self.down:
             features = block(features)
             skips.append(features)
-        skips.pop()
+        skips.pop()  # the deepest features, from which the upward path starts
         for block in reversed(self.up):
             skip = skips.pop()
             features = block(torch.cat([resize_like(features, skip), skip], dim=1))
         images = F.pixel_shuffle(self.last(features), 2)[..., :height, :width]
-        return rebuilt(images.sigmoid())
+        return rebuilt_output(images.sigmoid())
 
 
 class VAEDecoder(PatchDecoder):
-    """A variational autoencoder: patches -> latent vector -> image.
+    """A variational autoencoder from patches to a latent vector to the image.
 
-    In training the latent vector is sampled; in evaluation it is the mean of its distribution
-    (Kingma & Welling 2014); a sample from the prior generates a new image. Other arguments as in
-    `PatchDecoder`.
+    The encoder returns a normal distribution of the latent vector (Kingma & Welling 2014). In
+    training the decoder reads a sample from it, in evaluation its mean. From a sample of the prior,
+    a standard normal distribution, the decoder generates a new image. All arguments except `latent`
+    and `width` are those of `PatchDecoder`.
 
     Args:
         latent: dimension L of the latent vector.
-        width: width of a hidden layer; the convolutions have a quarter as many channels.
+        width: width of the hidden layers; the convolutions have a quarter as many channels.
     """
 
     def __init__(
@@ -155,34 +166,39 @@ class VAEDecoder(PatchDecoder):
         super().__init__(keypoints, patch_size, in_channels, size, softness_px)
         self.latent, self.width = latent, width
         self.encode = nn.Sequential(
-            nn.Linear(self.features, width),
+            nn.Linear(self.in_features, width),
             nn.GELU(),
             nn.Linear(width, width),
             nn.GELU(),
             nn.Linear(width, 2 * latent),
         )
-        self.coarse = [-(-side // 4) for side in size]
+        # The decoder starts at a quarter of the resolution, rounded up, and doubles it twice.
+        self.initial_size = [-(-side // 4) for side in size]
         channels = max(width // 4, 1)
-        self.spread = nn.Sequential(
-            nn.Linear(latent, width), nn.GELU(), nn.Linear(width, channels * math.prod(self.coarse))
+        last_channels = max(channels // 2, 1)
+        self.spread = nn.Sequential(  # latent vector -> features of the initial size
+            nn.Linear(latent, width),
+            nn.GELU(),
+            nn.Linear(width, channels * math.prod(self.initial_size)),
         )
         self.fine = nn.ModuleList(
-            [_convolutions(channels, channels, 1), _convolutions(channels, channels // 2 or 1, 1)]
+            _convolutions(channels, out_channels, stride=1)
+            for out_channels in (channels, last_channels)
         )
-        self.last = nn.Conv2d(channels // 2 or 1, in_channels, 3, padding=1)
+        self.last = nn.Conv2d(last_channels, in_channels, 3, padding=1)
 
     def forward(self, patches: Tensor, located: Located) -> HeadOutput:
-        """Return the rebuilt images, and the distribution of their latent vectors."""
+        """Return the rebuilt images, and the mean and log-variance of their latent vectors."""
         mean, log_variance = self.encode(join_patches(patches, located)).chunk(2, dim=1)
         latents = mean
         if self.training:
             latents = mean + torch.randn_like(mean) * (log_variance / 2).exp()
         images = resize_like(self.decode(latents), canvas_of(located))
-        return rebuilt(images.sigmoid(), (mean, log_variance))
+        return rebuilt_output(images.sigmoid(), latent=(mean, log_variance))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return images (B, C, H, W), before the sigmoid, for latent vectors (B, L)."""
-        features = self.spread(latents).unflatten(1, (-1, *self.coarse))
+        features = self.spread(latents).unflatten(1, (-1, *self.initial_size))
         for block in self.fine:
             features = block(F.interpolate(features, scale_factor=2.0))
         height, width = self.size
@@ -191,43 +207,50 @@ class VAEDecoder(PatchDecoder):
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> Tensor:
         """Return images (count, C, H, W) in [0, 1] from latent vectors sampled from the prior."""
-        weight = self.last.weight
         generator = torch.Generator().manual_seed(seed)
-        latents = torch.randn(count, self.latent, generator=generator).to(weight)
+        latents = torch.randn(count, self.latent, generator=generator).to(self.last.weight)
         with evaluation_mode(self):
             return self.decode(latents).sigmoid()
 
 
-# By name in the preset `reconstructor`; in `HEADS` they are named mlp-decoder etc.
+# Names of the decoders in settings of the preset `reconstructor`. The registry of heads (`HEADS`)
+# lists the same classes as "mlp-decoder", "conv-decoder" and "vae-decoder".
 DECODERS: dict[str, type[Head]] = {"mlp": MLPDecoder, "conv": ConvDecoder, "vae": VAEDecoder}
 
 
 def join_patches(patches: Tensor, located: Located) -> Tensor:
-    """Return each image's patches and keypoints as one vector (B, K (C P P + 2))."""
-    keypoints = located.xy.to(patches.dtype)
-    return torch.cat([patches.flatten(1), keypoints.flatten(1)], dim=1)
+    """Return the pixels and locations of each image's patches as one vector (B, K (C P P + 2))."""
+    xy = located.xy.to(patches.dtype)
+    return torch.cat([patches.flatten(1), xy.flatten(1)], dim=1)
 
 
 def canvas_of(located: Located) -> Tensor:
-    """Return the canvas (B, C + 1, H, W) that a model provides to heads that rebuild images."""
+    """Return the canvas (B, C + 1, H, W), which a model provides to every decoder."""
     assert located.canvas is not None
     return located.canvas
 
 
-def rebuilt(images: Tensor, latent: tuple[Tensor, Tensor] | None = None) -> HeadOutput:
-    """Return the output of a head that rebuilds images (B, C, H, W), without logits."""
-    # len() would fix the batch size of an export.
-    return HeadOutput(images.new_zeros(images.shape[0], 0), rebuilt=images, latent=latent)
+def rebuilt_output(images: Tensor, latent: tuple[Tensor, Tensor] | None = None) -> HeadOutput:
+    """Return the output of a decoder, with logits (B, 0) because there are no classes.
+
+    Args:
+        images: the rebuilt images (B, C, H, W).
+        latent: mean and log-variance (B, L) of the latent vectors, for a variational autoencoder.
+    """
+    # Not len(images), which would be exported to ONNX as a constant batch size.
+    no_logits = images.new_zeros(images.shape[0], 0)
+    return HeadOutput(no_logits, rebuilt=images, latent=latent)
 
 
 def resize_like(images: Tensor, reference: Tensor) -> Tensor:
-    """Return images (B, C, ...) resized bilinearly to the size of `reference`."""
+    """Return images or features (B, C, h, w) resized bilinearly to the size of `reference`."""
     if images.shape[-2:] == reference.shape[-2:]:
         return images
     return F.interpolate(images, reference.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _convolutions(in_channels: int, width: int, stride: int) -> nn.Module:
+    """Return two convolutions with batch normalisation and ReLU; only the first is strided."""
     return nn.Sequential(
         nn.Conv2d(in_channels, width, 3, stride=stride, padding=1, bias=False),
         nn.BatchNorm2d(width),

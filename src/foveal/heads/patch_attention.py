@@ -5,19 +5,20 @@ from torch import Tensor, nn
 
 from foveal.foundation.errors import UserError
 
-SPREAD = 8.0  # factor of grid units, to distinguish nearby locations
+# Coordinates in [-1, 1] are multiplied by this, so that keys of nearby locations differ enough.
+SPREAD = 8.0
 
 
 class PatchAttention(nn.Module):
-    """Cross-attention of learned queries, several per task, over patches.
+    """Cross-attention from several learned queries per task to the patches of an image.
 
-    After Bergner et al. 2023, "Iterative patch selection", section 3.2. Patches do not interact:
-    logits are computed from the weighted vectors only.
+    This follows Bergner et al. 2023, "Iterative patch selection", section 3.2. Patches do not
+    attend to each other: the logits are computed only from weighted sums of their vectors.
 
     Args:
         width: dimension D of a patch's vector.
         tasks: number T of tasks.
-        heads: queries per task.
+        heads: number of queries per task.
         num_classes: number of classes of each task.
         dropout: fraction of pooled features dropped in training.
 
@@ -34,9 +35,10 @@ class PatchAttention(nn.Module):
         self.tasks, self.heads = tasks, heads
         self.place = nn.Sequential(nn.Linear(2, 64), nn.GELU(), nn.Linear(64, width))
         self.norm = nn.LayerNorm(width)
-        self.key = nn.Linear(width + 2, tasks * heads)  # queries times keys, as one layer
+        # The queries are constant, so their products with the keys are one linear layer.
+        self.key = nn.Linear(width + 2, tasks * heads)
         self.value = nn.Linear(width, width)
-        self.heads_of = nn.ModuleList(
+        self.heads_of = nn.ModuleList(  # one classifier per task
             nn.Sequential(
                 nn.LayerNorm(heads * (width // heads)),
                 nn.Dropout(dropout),
@@ -55,10 +57,11 @@ class PatchAttention(nn.Module):
         Args:
             vectors: (B, K, D), vectors of the patches.
             keypoints: (B, K, 2) in grid units.
-            scores: (B, K) added to the logarithm of each patch's weight, or None.
+            scores: (B, K), added to every query's score of each patch before the softmax, or None.
 
         Returns:
-            Logits (B, T, classes), and the patches' weights (B, T, K), means over the heads.
+            The logits (B, T, classes), and each task's weights of the patches (B, T, K), averaged
+            over its queries.
         """
         xy = keypoints.to(vectors.dtype)
         tokens = self.norm(vectors + self.place(xy))  # (B, K, D)
@@ -68,5 +71,5 @@ class PatchAttention(nn.Module):
         weights = attention.softmax(dim=1).unflatten(-1, (self.tasks, self.heads))
         values = self.value(tokens).unflatten(-1, (self.heads, -1))  # (B, K, heads, D / heads)
         pooled = torch.einsum("bkth,bkhd->bthd", weights, values).flatten(2)  # (B, T, D)
-        logits = [head(pooled[:, task]) for task, head in enumerate(self.heads_of)]
+        logits = [classify(pooled[:, task]) for task, classify in enumerate(self.heads_of)]
         return torch.stack(logits, dim=1), weights.mean(dim=-1).transpose(1, 2)

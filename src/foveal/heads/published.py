@@ -1,4 +1,4 @@
-"""The original project's patch classifier as published, defects included."""
+"""The patch classifiers of the project "Unboxing the Black Box" as published, defects included."""
 
 from typing import Annotated
 
@@ -14,15 +14,17 @@ from foveal.heads.head import Head, HeadOutput
 class PublishedHead(Head):
     """The classifiers of the original project's focus, corners and zoom models.
 
-    It does not read the locations of its patches. The last two layers of `focus` have only dropout
-    between them, which makes them equivalent to one.
+    The original project is "Unboxing the Black Box: Explainable and Efficient CNNs with Focus and
+    Attention". Two of its defects are preserved here: the classifiers do not read the locations of
+    the patches; and the last two linear layers of `focus` have only dropout between them, so
+    together they can compute no more than one linear layer.
 
     Args:
         keypoints: number K of patches.
         patch_size: points P along a patch's side, at least 2.
         in_channels: channels C of the patches.
         num_classes: number of classes.
-        kind: `focus`, `corners` or `zoom`.
+        kind: model whose classifier this is: `focus`, `corners` or `zoom`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A head that mixes tokens of patches and locations into logits."""
+"""A head that turns each patch and its location into a token, and classifies the tokens."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -17,13 +17,15 @@ ENCODERS = ("mlp", "conv")
 Mix = Annotated[str, OneOf(MIXES)]
 Encoder = Annotated[str, OneOf(ENCODERS)]
 Hidden = Annotated[Sequence[Width], Length(0, 64)]
-HEADS = 4  # of the attention between tokens
+HEADS = 4  # attention heads of each transformer layer
+TRANSFORMER_LAYERS = 2
 
 
 class TokenHead(Head):
     """Classifies from K patches and their locations.
 
-    Each patch becomes a token, its location is added, and the mixed tokens are classified.
+    Each patch is encoded as a vector, to which an encoding of its location is added: its token.
+    The tokens are then mixed, that is combined into one vector, which is classified.
 
     Args:
         keypoints: number K of patches.
@@ -31,11 +33,14 @@ class TokenHead(Head):
         in_channels: channels C.
         num_classes: number of classes.
         width: dimension of a token.
-        mix: `concat` reads the tokens in order, with a separate role for each keypoint;
-            `attention` reads them as a set, through two transformer layers.
-        encoder: `mlp` for a few pixels, or `conv` (two convolutions, the second of stride 2).
+        mix: `concat` concatenates the tokens in the order of the keypoints, so that each keypoint
+            has its own weights; `attention` passes them through two transformer layers and takes
+            their mean, so that their order does not matter.
+        encoder: `mlp`, for patches of a few pixels, or `conv` (two convolutions, the second of
+            stride 2).
         dropout: fraction of features dropped in training.
-        context: dimension of a vector that is read in addition to the tokens; 0 for none.
+        context: dimension of the detector's context vector (`Located.context`), which is read in
+            addition to the tokens; 0 for none.
         hidden: widths of the layers between the tokens and the logits.
 
     Raises:
@@ -75,7 +80,7 @@ class TokenHead(Head):
                     nn.TransformerEncoderLayer(
                         width, HEADS, 2 * width, dropout, "gelu", batch_first=True, norm_first=True
                     )
-                    for _ in range(2)
+                    for _ in range(TRANSFORMER_LAYERS)
                 )
             )
         mixed_width = keypoints * width if mix == "concat" else width
@@ -102,7 +107,7 @@ def _mlp(channels: int, patch_size: int, width: int) -> nn.Module:
 
 
 def _conv(channels: int, patch_size: int, width: int) -> nn.Module:
-    side = (patch_size + 1) // 2
+    side = (patch_size + 1) // 2  # of the features after the convolution of stride 2
     return nn.Sequential(
         nn.Conv2d(channels, 32, 3, padding=1, bias=False),
         nn.BatchNorm2d(32),
@@ -117,7 +122,7 @@ def _conv(channels: int, patch_size: int, width: int) -> nn.Module:
 
 def _classifier(width: int, hidden: Sequence[int], dropout: float, num_classes: int) -> nn.Module:
     layers: list[nn.Module] = [nn.LayerNorm(width)]
-    for out in hidden:
-        layers += [nn.Linear(width, out), nn.GELU(), nn.Dropout(dropout)]
-        width = out
+    for hidden_width in hidden:
+        layers += [nn.Linear(width, hidden_width), nn.GELU(), nn.Dropout(dropout)]
+        width = hidden_width
     return nn.Sequential(*layers, nn.Linear(width, num_classes))

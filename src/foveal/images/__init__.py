@@ -1,4 +1,7 @@
-"""Images: files, folders and URLs -> pixels, and the views through which models read them.
+"""Images: their files, folders and URLs, their pixels, and the views that models read.
+
+A view is a batch of images in the form in which a model reads it: as a whole, as thumbnails, or
+in patches.
 
 Decoding one image (`decode`, `depth`, `formats`, `sizing`) needs no PyTorch.
 """

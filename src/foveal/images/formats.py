@@ -1,4 +1,7 @@
-"""Image formats, recognised by extension, or else by the first bytes. Needs no PyTorch."""
+"""Image formats, recognised by extension, or else by the first bytes. Needs no PyTorch.
+
+The head of a file is its first `HEAD_BYTES` bytes.
+"""
 
 import os
 import re
@@ -19,18 +22,19 @@ class Format(NamedTuple):
     """An image format.
 
     Attributes:
-        endings: extensions of its files, in lower case.
+        extensions: file extensions, in lower case.
         signature: a regular expression for the first bytes; empty if they are not distinctive.
-        hint: advice for the user if it cannot be read.
+        hint: advice for the user if this installation cannot read the format.
     """
 
-    endings: tuple[str, ...]
+    extensions: tuple[str, ...]
     signature: bytes = b""
     hint: str = ""
 
 
-# By Pillow's names, in the order in which they are tried. Excluded are formats that Pillow passes
-# to another program (EPS, WMF), only identifies (HDF5, MPEG), or reads without a scale (FITS).
+# Formats by Pillow's names, in the order in which they are tried. Some of Pillow's formats are
+# excluded: it passes EPS and WMF to another program, only identifies HDF5 and MPEG, and ignores the
+# scale of the values in FITS.
 FORMATS = {
     "JPEG": Format((".jpg", ".jpeg", ".jpe", ".jfif"), rb"\xff\xd8\xff"),
     "PNG": Format((".png", ".apng"), rb"\x89PNG\r\n\x1a\n"),
@@ -67,26 +71,33 @@ FORMATS = {
     "XPM": Format((".xpm",), rb"/\* XPM \*/"),
     "TGA": Format((".tga", ".icb", ".vda", ".vst")),  # last: it has no signature
 }
-ENDINGS = frozenset(ending for kind in FORMATS.values() for ending in kind.endings)
-HEAD = 32  # first bytes of a file, by which its format is recognised
+EXTENSIONS = frozenset(
+    extension for image_format in FORMATS.values() for extension in image_format.extensions
+)
+HEAD_BYTES = 32  # number of first bytes of a file by which its format is recognised
+_MAX_KINDS = 4  # kinds of skipped files listed in a message
 
 # Extensions of files that are not readable images; such files are never opened.
-_RAW_TEXT = ".3fr .arw .cr2 .cr3 .dng .erf .nef .nrw .orf .pef .raf .raw .rw2 .srw"
-_OTHER_TEXT = """
+_CAMERA_RAW_TEXT = ".3fr .arw .cr2 .cr3 .dng .erf .nef .nrw .orf .pef .raf .raw .rw2 .srw"
+_NOT_IMAGES_TEXT = """
     .7z .ai .avi .bin .bz2 .c .cfg .ckpt .cpp .css .csv .db .dcm .doc .docx .eps .exe .fit .fits
     .flac .gz .h .h5 .hdf .hdf5 .htm .html .ini .ipynb .java .js .json .jsonl .lnk .lock .log .m4a
     .m4v .mat .md .mkv .mov .mp3 .mp4 .mpeg .mpg .ndjson .npy .npz .odt .onnx .parquet .pdf .pickle
     .pkl .ppt .pptx .ps .pt .pth .py .pyc .rar .rst .rtf .safetensors .sh .sqlite .svg .tar .tex
     .tgz .toml .tsv .txt .url .wav .webm .wmf .xls .xlsx .xml .xmp .xz .yaml .yml .zip .zst
 """
-_RAW = frozenset(_RAW_TEXT.split())
-_OTHER = _RAW.union(_OTHER_TEXT.split())
+_CAMERA_RAW = frozenset(_CAMERA_RAW_TEXT.split())
+_NOT_IMAGES = _CAMERA_RAW.union(_NOT_IMAGES_TEXT.split())
 _SIGNATURES = re.compile(
-    b"|".join(b"(?P<%s>%s)" % (n.encode(), f.signature) for n, f in FORMATS.items() if f.signature),
+    b"|".join(
+        b"(?P<%s>%s)" % (name.encode(), image_format.signature)
+        for name, image_format in FORMATS.items()
+        if image_format.signature
+    ),
     re.DOTALL,
 )
-OnSkipped = Callable[[str], object]
-Heads = Callable[[Sequence[str]], Sequence[bytes]]  # returns the first bytes of files
+OnSkipped = Callable[[str], object]  # called with the path of each file that is skipped
+ReadHeads = Callable[[Sequence[str]], Sequence[bytes]]  # returns the head of each of some files
 
 
 @cache
@@ -107,27 +118,30 @@ def format_of(head: bytes) -> str | None:
 
 
 def unreadable_reason(head: bytes) -> str:
-    """Return why a file with these first bytes cannot be read, a phrase to follow its path."""
+    """Return why a file with these first bytes cannot be read; messages print it after the path."""
     name = format_of(head)
     hint = FORMATS[name].hint if name else ""
     return f"cannot be read: {hint}" if hint else "not an image that Pillow reads"
 
 
 def local_heads(paths: Sequence[str]) -> list[bytes]:
-    """Return the first bytes of local files, empty for unreadable files."""
+    """Return the first bytes of each of some local files; empty for unreadable files."""
     return [_head(path) for path in paths]
 
 
 def _head(path: str) -> bytes:
     with suppress(OSError, UserError), open_regular(path) as file:
-        return file.read(HEAD)
+        return file.read(HEAD_BYTES)
     return b""
 
 
 def images_among(
-    paths: Iterable[str], heads: Heads, on_skipped: OnSkipped, extensions: Container[str] = ()
+    paths: Iterable[str],
+    read_heads: ReadHeads,
+    on_skipped: OnSkipped,
+    extensions: Container[str] = (),
 ) -> set[str]:
-    """Return the files that are images.
+    """Return the paths of the files that are images.
 
     A file with an extension in `FORMATS` is an image regardless of its content, so that users get
     an error if it cannot be read. A file is opened only if its extension is unknown. Hidden files
@@ -135,24 +149,25 @@ def images_among(
 
     Args:
         paths: local paths or URLs.
-        heads: returns the first bytes of given files.
-        on_skipped: called with each file that is not an image.
+        read_heads: returns the first bytes of each of the files that it is called with.
+        on_skipped: called with the path of each file that is not an image.
         extensions: further extensions of images, in lower case.
     """
     images: set[str] = set()
-    unknown = []
+    unrecognised = []
     for path in paths:
         name = path.rpartition("/")[2]
-        ending = os.path.splitext(name)[1].lower()
+        extension = os.path.splitext(name)[1].lower()
         if name.startswith("."):
             on_skipped(path)
-        elif ending in ENDINGS or ending in extensions:
+        elif extension in EXTENSIONS or extension in extensions:
             images.add(path)
-        elif ending in _OTHER:
+        elif extension in _NOT_IMAGES:
             on_skipped(path)
         else:
-            unknown.append(path)
-    for path, head in zip(unknown, heads(unknown) if unknown else (), strict=True):
+            unrecognised.append(path)
+    heads = read_heads(unrecognised) if unrecognised else ()
+    for path, head in zip(unrecognised, heads, strict=True):
         if format_of(head):
             images.add(path)
         else:
@@ -161,33 +176,42 @@ def images_among(
 
 
 class Skipped:
-    """Files that were skipped because they are not images, counted by extension."""
+    """Counts, by extension, of files that were skipped because they are not images.
+
+    `str` returns a sentence for the user, and `len` the number of files.
+
+    Args:
+        paths: files to count from the start.
+    """
 
     def __init__(self, paths: Iterable[str] = ()) -> None:
-        self.by_ending: Counter[str] = Counter()
+        self.by_extension: Counter[str] = Counter()
         for path in paths:
             self.add(path)
 
     def add(self, path: str) -> None:
         """Count one more file."""
         name = path.rpartition("/")[2]
-        ending = os.path.splitext(name)[1].lower()
-        self.by_ending["hidden" if name.startswith(".") else ending] += 1
+        extension = os.path.splitext(name)[1].lower()
+        self.by_extension["hidden" if name.startswith(".") else extension] += 1
 
     def __len__(self) -> int:
-        return self.by_ending.total()
+        return self.by_extension.total()
 
     def __str__(self) -> str:
         # Ties are sorted by name, because the order of the files is arbitrary.
-        counts = sorted(self.by_ending.items(), key=lambda item: (-item[1], item[0]))[:4]
-        kinds = [f"{count:,} {_kind(ending)}" for ending, count in counts]
-        others = len(self.by_ending) - len(kinds)
-        kinds += [f"{others} other kinds"] * (others > 0)
+        counts = sorted(self.by_extension.items(), key=lambda item: (-item[1], item[0]))
+        descriptions = [
+            f"{count:,} {_description(extension)}" for extension, count in counts[:_MAX_KINDS]
+        ]
+        if len(counts) > _MAX_KINDS:
+            descriptions.append(f"{len(counts) - _MAX_KINDS} other kinds")
         word = "file" if len(self) == 1 else "files"
-        return f"{len(self):,} non-image {word} skipped: {', '.join(kinds)}"
+        return f"{len(self):,} non-image {word} skipped: {', '.join(descriptions)}"
 
 
-def _kind(ending: str) -> str:
-    if ending in _RAW:
-        return f"{ending} (camera raw is not supported: convert it to TIFF or JPEG)"
-    return printable(ending)[:20] or "without extension"
+def _description(extension: str) -> str:
+    """Return an extension as messages print it, with advice for camera raw files."""
+    if extension in _CAMERA_RAW:
+        return f"{extension} (camera raw is not supported: convert it to TIFF or JPEG)"
+    return printable(extension)[:20] or "without extension"

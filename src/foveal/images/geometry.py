@@ -3,7 +3,11 @@
 A keypoint is (x, y), x to the right and y down, in grid units: -1 and 1 are the outer edges of
 the image and pixel centres lie between them (`align_corners=False`). Names that end in `_px`
 are in pixels, with (0, 0) the centre of the top left pixel. Coordinates are computed in at least
-single precision for images of any type: half precision cannot resolve more than 256 pixels.
+single precision, even for images in half precision, which could not tell apart the pixels of an
+image with more than 256 pixels per side.
+
+A patch is a square of samples around a keypoint. Its scale is the distance in pixels from one
+sample to the next: with a scale of 1, the samples of a patch at whole pixels are pixels.
 """
 
 import torch
@@ -17,9 +21,10 @@ Size = tuple[int, int]  # (height, width) in pixels
 Scales = Tensor | None  # (B, K) pixels from one sample of a patch to the next; None for 1
 
 
-def _extent(size: Size, like: Tensor) -> Tensor:
+def _extent(size: Size, reference: Tensor) -> Tensor:
+    """Return (width, height) as a tensor of the type and on the device of `reference`."""
     height, width = size
-    return torch.tensor([width, height], dtype=like.dtype, device=like.device)
+    return torch.tensor([width, height], dtype=reference.dtype, device=reference.device)
 
 
 def to_px(keypoints: Tensor, size: Size) -> Tensor:
@@ -57,15 +62,15 @@ def corners_px(keypoints: Tensor, patch_size: int, size: Size, scales: Scales = 
     reach: Tensor | float = (patch_size - 1) / 2
     if scales is not None:
         reach = reach * scales[..., None]
-    # Half a pixel is rounded right and down, with a margin for float errors: the patch of a corner
-    # must not depend on the last bit of a float if its size is even.
+    # Halves, which are common for patches of even size, are rounded to the right and down. The
+    # margin above 0.5 makes the result independent of float errors.
     return (to_px(keypoints, size) - reach + 0.501).floor().long()
 
 
 def snap(keypoints: Tensor, patch_size: int, size: Size) -> Tensor:
     """Move keypoints (..., 2) until each patch consists of whole pixels inside the image.
 
-    Patches of odd size are centred on a pixel, those of even size between two pixels.
+    Patches of odd size are then centred on a pixel, and those of even size between pixels.
 
     Raises:
         UserError: the image is smaller than a patch.
@@ -75,16 +80,16 @@ def snap(keypoints: Tensor, patch_size: int, size: Size) -> Tensor:
             f"Expected an image of at least {patch_size}x{patch_size} pixels (one patch), but got "
             f"{size[0]}x{size[1]}. Resize the image or choose a smaller patch_size."
         )
-    first = corners_px(keypoints, patch_size, size)
-    last = _extent(size, first) - patch_size
-    first = torch.minimum(first.clamp(min=0), last).to(at_least_single(keypoints).dtype)
-    return from_px(first + (patch_size - 1) / 2, size)
+    corners = corners_px(keypoints, patch_size, size)
+    last_corner = _extent(size, corners) - patch_size
+    corners = torch.minimum(corners.clamp(min=0), last_corner).to(at_least_single(keypoints).dtype)
+    return from_px(corners + (patch_size - 1) / 2, size)
 
 
 def extract_patches(
     images: Tensor, keypoints: Tensor, patch_size: int, scales: Scales = None
 ) -> Tensor:
-    """Cut square patches around keypoints, bilinearly and differentiably in both.
+    """Sample square patches around keypoints bilinearly; differentiable in images and keypoints.
 
     Args:
         images: (B, C, H, W).
@@ -97,8 +102,8 @@ def extract_patches(
     """
     batch, channels, height, width = images.shape
     count = keypoints.shape[1]
-    sampled = at_least_single(images)
-    steps = torch.arange(patch_size, dtype=sampled.dtype, device=images.device)
+    pixels = at_least_single(images)
+    steps = torch.arange(patch_size, dtype=pixels.dtype, device=images.device)
     steps = steps - (patch_size - 1) / 2
     offsets = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1)  # (P, P, 2)
     offsets = offsets * 2 / _extent((height, width), offsets)
@@ -106,9 +111,9 @@ def extract_patches(
         points = offsets.expand(batch, count, patch_size, patch_size, 2)
     else:
         points = offsets * scales[:, :, None, None, None]
-    grid = keypoints.to(sampled.dtype)[:, :, None, None, :] + points  # (B, K, P, P, 2)
+    grid = keypoints.to(pixels.dtype)[:, :, None, None, :] + points  # (B, K, P, P, 2)
     grid = grid.reshape(batch, count * patch_size, patch_size, 2)
-    patches = F.grid_sample(sampled, grid, mode="bilinear", align_corners=False)
+    patches = F.grid_sample(pixels, grid, mode="bilinear", align_corners=False)
     patches = patches.reshape(batch, channels, count, patch_size, patch_size)
     return patches.transpose(1, 2).to(images.dtype)
 
@@ -116,14 +121,14 @@ def extract_patches(
 def slice_patches(images: Tensor, keypoints: Tensor, patch_size: int) -> Tensor:
     """Cut whole-pixel patches (B, K, C, P, P) around snapped keypoints (B, K, 2).
 
-    They are plain slices of `images` (B, C, H, W): no pixel outside a patch affects it. No
-    gradient reaches the keypoints.
+    The patches are plain slices of `images` (B, C, H, W), so no pixel outside a patch affects it.
+    No gradient reaches the keypoints.
     """
     channels, height, width = images.shape[1:]
-    first = corners_px(keypoints, patch_size, (height, width))  # (B, K, 2)
+    corners = corners_px(keypoints, patch_size, (height, width))  # (B, K, 2)
     steps = torch.arange(patch_size, device=images.device)
-    rows = first[..., 1, None] + steps  # (B, K, P)
-    columns = first[..., 0, None] + steps
+    rows = corners[..., 1, None] + steps  # (B, K, P)
+    columns = corners[..., 0, None] + steps
     index = rows[..., :, None] * width + columns[..., None, :]  # (B, K, P, P)
     flat = index.flatten(1)[:, None].expand(-1, channels, -1)
     patches = images.flatten(2).gather(2, flat)
@@ -133,7 +138,10 @@ def slice_patches(images: Tensor, keypoints: Tensor, patch_size: int) -> Tensor:
 def patch_mask(
     keypoints: Tensor, patch_size: int, size: Size, scales: Scales = None, blocks: bool = False
 ) -> Tensor:
-    """Return which pixels the patches read, as booleans (B, H, W); arguments as in `coverage`."""
+    """Return whether any patch reads each pixel, as booleans (B, H, W).
+
+    The arguments are those of `coverage`.
+    """
     return coverage(keypoints, patch_size, size, scales, blocks) > 0
 
 
@@ -142,26 +150,27 @@ def coverage(
 ) -> Tensor:
     """Return how many patches read each pixel, as floats (B, H, W).
 
-    Without scales, keypoints at whole pixels give exactly the P x P pixels of each patch, and
-    keypoints between pixels one more row and column. With scales the patches are bilinear samples:
-    each pixel that a sample may depend on counts, rounding included, and so do pixels between
-    samples more than one pixel apart. The result may include more pixels than were read, but never
-    fewer.
+    Without scales, a patch at whole pixels reads exactly its P x P pixels, and a patch between
+    pixels reads one more row and column. With scales, a patch consists of bilinear samples: all
+    pixels that a sample may depend on are counted, with a margin for rounding errors, and so are
+    the pixels between samples that are more than one pixel apart. The result may therefore include
+    more pixels than were read, but never fewer.
 
     Args:
         keypoints: (B, K, 2) in grid units.
         patch_size: side P in samples.
         size: height and width of the image in pixels.
         scales: (B, K) pixels from one sample to the next, or None for plain slices.
-        blocks: samples are means of squares with a side of `scales` pixels, not bilinear.
+        blocks: whether each sample is the mean of a square with a side of `scales` pixels, instead
+            of a bilinear sample.
     """
     height, width = size
     first, last = _span_px(keypoints, patch_size, size, scales, blocks)
     x = torch.arange(width, device=keypoints.device)
     y = torch.arange(height, device=keypoints.device)
-    across = (x >= first[..., :1]) & (x <= last[..., :1])  # (B, K, W)
-    down = (y >= first[..., 1:]) & (y <= last[..., 1:])  # (B, K, H)
-    return down.float().transpose(1, 2) @ across.float()
+    reads_column = (x >= first[..., :1]) & (x <= last[..., :1])  # (B, K, W)
+    reads_row = (y >= first[..., 1:]) & (y <= last[..., 1:])  # (B, K, H)
+    return reads_row.float().transpose(1, 2) @ reads_column.float()
 
 
 def evidence_px(
@@ -172,11 +181,11 @@ def evidence_px(
     thumbnail_px: int = 0,
     blocks: bool = False,
 ) -> Tensor:
-    """Return the number of values of each image (B,) that were read, float64, at most its pixels.
+    """Return how many values of each image the patches read (B,), at most its number of pixels.
 
-    These are the pixels of `covered_px`, except that a patch whose samples are means of s x s
-    pixels counts a value for each mean. Where patches of the same scale overlap, values count
-    only once. The cost does not grow with the image.
+    Each pixel that a patch covers counts as one value, except that the samples of `blocks` count as
+    one value each, although each is the mean of s x s pixels. Where patches of the same scale
+    overlap, values are counted only once. The cost does not grow with the size of the image.
 
     Args:
         keypoints: (B, K, 2) in grid units.
@@ -184,7 +193,11 @@ def evidence_px(
         size: height and width of the images in pixels.
         scales: (B, K) pixels from one sample of a patch to the next, or None for 1.
         thumbnail_px: number of pixels of a thumbnail that was read too; each counts as one value.
-        blocks: samples are means of squares with a side of `scales` pixels, not bilinear.
+        blocks: whether each sample is the mean of a square with a side of `scales` pixels, instead
+            of a bilinear sample.
+
+    Returns:
+        Float64 (B,).
     """
     first, last = _span_px(keypoints.double(), patch_size, size, scales, blocks)
     if scales is None or not blocks:
@@ -199,10 +212,10 @@ def evidence_px(
 def covered_px(
     keypoints: Tensor, patch_size: int, size: Size, scales: Scales = None, blocks: bool = False
 ) -> Tensor:
-    """Return how many pixels of each image (B,) the patches cover, in float64.
+    """Return how many pixels of each image the patches cover, as float64 (B,).
 
-    The sum of `patch_mask`, at a cost that does not grow with the image; arguments as in
-    `coverage`.
+    This equals the sum of `patch_mask` over the image, but its cost does not grow with the size of
+    the image. The arguments are those of `coverage`.
     """
     return _area(*_span_px(keypoints.double(), patch_size, size, scales, blocks), size)
 
@@ -214,22 +227,24 @@ def _area(first: Tensor, last: Tensor, size: Size, groups: Tensor | None = None)
         first: first pixel (x, y) of each rectangle (B, K, 2), float64.
         last: last pixel of each rectangle, inclusive.
         size: height and width of the image in pixels.
-        groups: (B, K, K), above 0 for pairs of rectangles in one group; if given, the area of
-            each rectangle's group is returned (B, K).
+        groups: (B, K, K), above 0 for pairs of rectangles in the same group. If given, the result
+            is (B, K): for each rectangle, the area of the union of its group.
     """
     extent = _extent(size, first)
     edges = torch.cat([first, last + 1], dim=1)  # (B, 2K, 2)
     edges = torch.minimum(edges.clamp(min=0), extent).sort(dim=1).values
-    begins, lengths = edges[:, :-1], edges.diff(dim=1)  # (B, 2K - 1, 2)
+    # The edges divide each axis into intervals, each of which a rectangle contains or does not.
+    begins = edges[:, :-1]  # (B, 2K - 1, 2)
+    lengths = edges.diff(dim=1)  # (B, 2K - 1, 2)
     contains = (begins[:, None] >= first[:, :, None]) & (begins[:, None] <= last[:, :, None])
-    across, down = contains.double().unbind(-1)  # (B, K, 2K - 1) each
+    columns, rows = contains.double().unbind(-1)  # (B, K, 2K - 1) each
     if groups is None:
-        covered = (down.transpose(1, 2) @ across > 0).double()
+        covered = (rows.transpose(1, 2) @ columns > 0).double()
         return torch.einsum("byx,by,bx->b", covered, lengths[..., 1], lengths[..., 0])
     areas = [
         torch.einsum(
             "byx,by,bx->b",
-            ((down * groups[:, k, :, None]).transpose(1, 2) @ across > 0).double(),
+            ((rows * groups[:, k, :, None]).transpose(1, 2) @ columns > 0).double(),
             lengths[..., 1],
             lengths[..., 0],
         )
@@ -243,11 +258,12 @@ def _span_px(
 ) -> tuple[Tensor, Tensor]:
     """Return the first and the last pixel (x, y) that each patch reads, (B, K, 2) each."""
     half = (patch_size - 1) / 2
-    reach: Tensor | float = half
+    reach: Tensor | float = half  # from the centre to the outermost pixels
     if scales is not None:
         reach = (patch_size * scales[..., None] - 1) / 2 if blocks else half * scales[..., None]
-    # Converting grid units to pixels has errors far below 1e-3. They are ignored if patches are
-    # slices, and counted if they are samples, where any weight above zero counts.
+    # Rounding errors of coordinates in pixels are far below 1e-3. Slices and means consist of whole
+    # pixels, so the span is reduced by 1e-3 in order not to include a pixel by error. Bilinear
+    # samples may give a neighbouring pixel a tiny weight; extending their span includes it.
     slack = -1e-3 if scales is None or blocks else 1e-3
     centre = to_px(keypoints, size)
     return (centre - reach - slack).floor(), (centre + reach + slack).ceil()
@@ -282,26 +298,28 @@ def cut_patches(images: Tensor, keypoints: Tensor, patch_size: int) -> tuple[Ten
 
 
 def soft_mask(keypoints: Tensor, patch_size: int, size: Size, softness_px: float) -> Tensor:
-    """Return how much each pixel is covered by any patch, from 0 to 1, with soft edges.
+    """Return how much the patches cover each pixel, from 0 to 1, with soft edges.
 
-    A patch covers a pixel by the product of two sigmoids of its distance from the patch's edges,
-    across and down; several patches combine like independent probabilities.
+    A patch's coverage of a pixel is the product of two sigmoids, one for each axis, of the pixel's
+    distance from the nearest edge of the patch. The coverages of several patches are combined like
+    the probabilities of independent events.
 
     Args:
         keypoints: (B, K, 2) in grid units.
         patch_size: side P in pixels.
         size: height and width of the image in pixels.
-        softness_px: width of the edges in pixels.
+        softness_px: width in pixels of the soft edges, the scale of the sigmoids.
 
     Returns:
         (B, 1, H, W).
     """
     centre = to_px(keypoints, size)
     height, width = size
-    covered = []
+    covered = []  # along y, then along x: (B, K, H) and (B, K, W)
     for index, length in ((1, height), (0, width)):
         steps = torch.arange(length, dtype=centre.dtype, device=centre.device)
         inside = patch_size / 2 - (centre[..., index, None] - steps).abs()
-        covered.append((inside / softness_px).sigmoid())  # (B, K, length)
-    uncovered = (1 - covered[0][..., :, None] * covered[1][..., None, :]).prod(dim=1)
+        covered.append((inside / softness_px).sigmoid())
+    rows, columns = covered
+    uncovered = (1 - rows[..., :, None] * columns[..., None, :]).prod(dim=1)
     return 1 - uncovered[:, None]

@@ -1,4 +1,4 @@
-"""Datasets on the Hugging Face Hub, whose Parquet shards are downloaded once and cached."""
+"""Datasets on the Hugging Face Hub, whose Parquet files (shards) are downloaded once and cached."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ def hub_folder(name: str) -> Path:
     Only its Parquet files are downloaded.
 
     Raises:
-        UserError: an invalid name, the Hub cannot be reached, or the dataset has no shards.
+        UserError: the name is invalid, the Hub cannot be reached, or the dataset has no shards.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise UserError(f"Expected hf:OWNER/NAME, but got hf:{name}.")

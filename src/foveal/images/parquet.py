@@ -1,6 +1,7 @@
-"""Images in the rows of Parquet files, in the Hugging Face layout: structs of bytes and path.
+"""Images in the rows of Parquet files (shards), in the layout of Hugging Face's `datasets`.
 
-Only the bytes are read: a path in a table is never opened.
+Each cell of the column of images is a struct of the bytes of an image file and its path. Only the
+bytes are read: a path in a table is never opened, because it could be that of any user file.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 IMAGE_COLUMNS = ("image", "img")
-_ROWS = 64  # in memory at a time
+_BATCH_ROWS = 64  # rows in memory at a time
 
 
 def image_column(names: Collection[str]) -> str | None:
@@ -33,25 +34,25 @@ def check_image_column(field: "pa.Field") -> None:
     """
     import pyarrow as pa
 
-    kind = field.type
-    bytes_type = kind.field("bytes").type if _has_bytes(kind) else None
+    column_type = field.type
+    bytes_type = column_type.field("bytes").type if _has_bytes(column_type) else None
     if bytes_type is None or not (
         pa.types.is_binary(bytes_type) or pa.types.is_large_binary(bytes_type)
     ):
         raise UserError(
             f"expected column {field.name!r} to hold structs of bytes and path (binary, string), "
-            f"but got {kind}: images are read from bytes only"
+            f"but got {column_type}: images are read from bytes only"
         )
 
 
-def _has_bytes(kind: "pa.DataType") -> bool:
+def _has_bytes(column_type: "pa.DataType") -> bool:
     import pyarrow as pa
 
-    return bool(pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)
+    return bool(pa.types.is_struct(column_type) and column_type.get_field_index("bytes") >= 0)
 
 
 class Cell(TypedDict, total=False):
-    """A cell of a column of images."""
+    """A cell of a column of images: the content of an image file, and its path or None."""
 
     bytes: bytes | None
     path: str | None
@@ -78,12 +79,12 @@ def read_rows(file: BinaryIO, rows: Sequence[int]) -> Iterator[Callable[[], byte
     """Yield, for each row that exists, a function that returns the content of its image file.
 
     Args:
-        file: an opened file, which is read up to the last of the rows.
-        rows: row indices in ascending order.
+        file: an opened Parquet file, which is read up to the last of `rows`.
+        rows: one or more row indices in the file, in ascending order.
 
     Raises:
         UserError: the column of images is of another type.
-        Exception: any exception of Arrow or of the file system.
+        Exception: whatever Arrow or the file system raises while the file is read.
     """
     import pyarrow.parquet as pq
 
@@ -99,13 +100,14 @@ def read_rows(file: BinaryIO, rows: Sequence[int]) -> Iterator[Callable[[], byte
 
 
 def _cells_from(
-    shard: "pq.ParquetFile", column: str | None, first: int
+    shard: "pq.ParquetFile", column: str | None, first_row: int
 ) -> Iterator[tuple[int, "pa.Scalar"]]:
-    """Yield index and cell of each row, from the row group that contains the row `first`."""
-    row, groups = 0, list(range(shard.metadata.num_row_groups))
-    while groups and row + shard.metadata.row_group(groups[0]).num_rows <= first:
+    """Yield the index and the cell of each row, from the row group that contains `first_row`."""
+    row = 0
+    groups = list(range(shard.metadata.num_row_groups))
+    while groups and row + shard.metadata.row_group(groups[0]).num_rows <= first_row:
         row += shard.metadata.row_group(groups.pop(0)).num_rows
-    for batch in shard.iter_batches(_ROWS, row_groups=groups, columns=[column]):
+    for batch in shard.iter_batches(_BATCH_ROWS, row_groups=groups, columns=[column]):
         for cell in batch.column(0):
             yield row, cell
             row += 1

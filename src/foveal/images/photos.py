@@ -1,4 +1,4 @@
-"""Photographs in memory, each in its own proportions."""
+"""Photographs in memory, each with its own aspect ratio."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,14 +6,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-PIXELS = 2**22  # per batch; a backbone's features take a hundred times their memory
+# Maximum number of pixels per batch. A backbone's features take about 100 times their memory.
+PIXELS = 2**22
 
 
 @dataclass(frozen=True)
 class Photos:
     """Photographs of a few sizes, ordered by size.
 
-    They are indexed and split like a tensor (N, C, H, W), but each batch has a single size.
+    They are indexed and split like a tensor (N, C, H, W), but all images of a batch have one size.
 
     Attributes:
         parts: uint8 (N_i, C, H_i, W_i), one tensor per size.
@@ -28,11 +29,11 @@ class Photos:
 
     @property
     def shape(self) -> torch.Size:
-        """(N, C, H, W) with the most frequent size."""
+        """(N, C, H, W), where H and W are the most frequent size."""
         if not self.parts:
             return torch.Size((0, 3, 0, 0))
-        largest = max(self.parts, key=len)
-        return torch.Size((len(self), *largest.shape[1:]))
+        most_frequent = max(self.parts, key=len)
+        return torch.Size((len(self), *most_frequent.shape[1:]))
 
     def split(self, size: int) -> Iterator[Tensor]:
         """Yield batches in order, (B, C, H, W) with at most `size` images and `PIXELS` pixels."""
@@ -41,7 +42,11 @@ class Photos:
             yield from part.split(max(1, min(size, max_images)))
 
     def __getitem__(self, indices: Tensor) -> "Photos":
-        """Return the photographs at ascending `indices` (M,)."""
+        """Return the photographs at `indices` (M,), which must be ascending.
+
+        Raises:
+            ValueError: the indices are not ascending.
+        """
         selected = torch.zeros(len(self), dtype=torch.bool)
         selected[indices] = True
         if len(indices) != int(selected.sum()) or not torch.equal(
@@ -54,7 +59,7 @@ class Photos:
 
 
 def parts_of(images: Tensor | Photos) -> tuple[Tensor, ...]:
-    """Return images as tensors (N_i, C, H_i, W_i) of one size each, in order."""
+    """Return images as tensors (N_i, C, H_i, W_i), one per size, in the order of the images."""
     return images.parts if isinstance(images, Photos) else (images,)
 
 
@@ -64,11 +69,11 @@ def sizes_of(images: Tensor | Photos) -> list[tuple[int, int]]:
 
 
 def stacked(values: Sequence[Tensor], images: Tensor | Photos) -> Tensor | Photos:
-    """Return values (C, H, W) of images as one tensor, or as `Photos` if the images are `Photos`.
+    """Return tensors as one tensor (N, C, H, W), or as `Photos` if the images are `Photos`.
 
     Args:
-        values: a tensor per image, of the image's size and in the same order; at least one.
-        images: N images.
+        values: for each image a tensor (C, H, W) of the image's height and width; at least one.
+        images: N images, in the same order.
     """
     if not isinstance(images, Photos):
         return torch.stack(list(values))

@@ -1,4 +1,4 @@
-"""Reading of one image as uint8 of a known shape, with an error for unreadable ones."""
+"""Reading of one image as a uint8 tensor of a known shape."""
 
 import warnings
 from collections.abc import Iterable, Iterator
@@ -35,8 +35,9 @@ class DecodedImage(NamedTuple):
 
     Attributes:
         image: (C, H, W) uint8.
-        size: height and width in pixels before it was resized.
-        note: warning about how it was read, a phrase to follow its path; or empty.
+        size: height and width in pixels of the upright image before it was resized.
+        note: text of a warning about how the image was read, which messages print after its path;
+            or empty.
     """
 
     image: Tensor
@@ -61,7 +62,8 @@ def read_image(
 
     Args:
         source: a path, or the bytes of a file.
-        size: height and width to resize to, antialiased; one number for a square.
+        size: height and width to which the image is resized with antialiasing, one number for a
+            square, or a `ShortSide`; None keeps the image's size.
         channels: 1 for greyscale, 3 for colour, None for those of the image.
 
     Raises:
@@ -81,30 +83,31 @@ def read_noted(
     size: Size | None = None,
     channels: int | None = None,
 ) -> DecodedImage:
-    """Return an image as `read_image` does, with a note instead of the warning."""
+    """Return an image read like `read_image` does, but with a note instead of a warning."""
     shape = check_shape(size, channels)
     with without_warnings():
         return decode(Path(source) if isinstance(source, str) else source, shape, channels)
 
 
 def read_pictured(
-    path: Path, *, size: Size | None, channels: int | None, longest: int
+    path: Path, *, size: Size | None, channels: int | None, max_side: int
 ) -> tuple[DecodedImage, Tensor]:
-    """Return an image as `read_noted` does, and a picture of it for display.
+    """Return an image read like `read_noted` does, and a picture of it for display.
 
     Args:
         path: a path given by the user.
-        size: size that the image is resized to, or None.
-        channels: channels of the image, 1, 3 or None.
-        longest: maximum length in pixels of the picture's longer side.
+        size: size to which the image, but not the picture, is resized; None keeps its size.
+        channels: channels of the image: 1, 3, or None for those of the file.
+        max_side: maximum length in pixels of the picture's longer side.
 
     Returns:
-        The image for a model, and (C, H, W) uint8 in its original colours and proportions.
+        The image for a model, and the picture, uint8 (C, H, W), with its original colours and
+        aspect ratio.
     """
     shape = check_shape(size, channels)
     with without_warnings():
         (pixels, original_size, note), picture = read_pictured_pixels(
-            path, shape, channels, longest
+            path, shape, channels, max_side
         )
     return DecodedImage(_planes(pixels), original_size, note), _planes(picture)
 
@@ -123,9 +126,10 @@ def _planes(pixels: np.ndarray) -> Tensor:
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Suppress Pillow's warnings; defects of images are reported by errors.
+    """Suppress Pillow's warnings, because Foveal reports defects of images itself.
 
-    Do not use it in a thread: Python's warning filters are global to the process.
+    Do not enter it in a thread that runs next to others: Python's warning filters are global to the
+    process. Enter it once, around all threads.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -133,10 +137,10 @@ def without_warnings() -> Iterator[None]:
 
 
 def check_shape(size: Size | None, channels: int | None) -> Sizing | None:
-    """Check `size` and `channels`; return `size` as (height, width) or a `ShortSide`.
+    """Check `size` and `channels`, and return `size` as (height, width), `ShortSide` or None.
 
     Raises:
-        UserError: not one or two positive integers, or not 1 or 3 channels.
+        UserError: `size` is not one or two positive integers, or `channels` is neither 1 nor 3.
     """
     if channels not in (None, 1, 3):
         raise UserError(f"Expected 1 channel (greyscale) or 3 (colour), but got {channels!r}.")
@@ -158,13 +162,17 @@ def decode(
     channels: int | None,
     coarser: int = 1,
 ) -> DecodedImage:
-    """Return an image as `read_noted` does, for threads: nothing is checked or suppressed.
+    """Return an image; may be called in threads.
+
+    The arguments are not checked, and Pillow's warnings are not suppressed: callers suppress them
+    around all threads (`without_warnings`).
 
     Args:
         source: a path given by the user, or the bytes of a file; a string is rejected.
-        size: size to resize to, or None.
-        channels: 1, 3 or None.
-        coarser: 2, 4 or 8 decodes a JPEG to roughly the means of squares of that side.
+        size: size to which the image is resized; None keeps its size.
+        channels: 1 for greyscale, 3 for colour, None for those of the image.
+        coarser: factor by which the resolution of a JPEG is reduced while it is decoded: with 2, 4
+            or 8, each pixel is roughly the mean of a square with that side. Ignored otherwise.
     """
     pixels, original_size, note = read_pixels(source, size, channels, coarser=coarser)
     return DecodedImage(_planes(pixels), original_size, note)

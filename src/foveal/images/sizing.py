@@ -8,19 +8,19 @@ MAX_RATIO = 4  # maximum ratio of the long side to the short side
 
 @dataclass(frozen=True)
 class ShortSide:
-    """Resizing by the short side, which keeps the proportions.
+    """The size of an image given by the length of its short side, at its own aspect ratio.
 
-    Sides are rounded to multiples of `STEP` pixels, which results in few sizes, each with enough
-    images for batches. Aspect ratios above `MAX_RATIO` are reduced to it.
+    Both sides are rounded to multiples of `STEP` pixels, so that a dataset has few different sizes,
+    each with enough images for batches. Aspect ratios above `MAX_RATIO` are reduced to it.
 
     Attributes:
-        pixels: length of the short side.
+        pixels: length of the short side in pixels.
     """
 
     pixels: int
 
     def of(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return the new height and width of an image of a size in pixels.
+        """Return the height and width to which an image of `size` (H, W) is resized, in pixels.
 
         Example:
             >>> ShortSide(224).of((1200, 1600))
@@ -34,9 +34,10 @@ class ShortSide:
         return height, width
 
 
-Sizing = tuple[int, int] | ShortSide  # a fixed height and width, or one per image
+# The same height and width for all images, or a size that depends on the image.
+Sizing = tuple[int, int] | ShortSide
 
 
 def size_for(sizing: Sizing, size: tuple[int, int]) -> tuple[int, int]:
-    """Return the height and width in pixels to which an image of a size is resized."""
+    """Return the height and width to which an image of `size` (H, W) is resized, in pixels."""
     return sizing.of(size) if isinstance(sizing, ShortSide) else sizing

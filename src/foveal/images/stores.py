@@ -9,9 +9,10 @@ from foveal.foundation.errors import UserError, extra, one_line
 from foveal.foundation.escaping import printable
 from foveal.foundation.files import open_regular, read_bytes
 from foveal.images.decode import MAX_BYTES
-from foveal.images.formats import HEAD, local_heads
+from foveal.images.formats import HEAD_BYTES, local_heads
 
-Walk = Iterator[tuple[str, list[str], list[str]]]  # folder, its subfolders and its files
+# The path of each folder, with the names of its subfolders and of its files.
+Walk = Iterator[tuple[str, list[str], list[str]]]
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Local:
 
     Attributes:
         prefix: prefix of a file's name before its path, such as `file://`.
-        start: folder of a glob without a folder.
+        start: folder searched by a glob that begins with a wildcard.
     """
 
     prefix: str = ""
@@ -31,11 +32,11 @@ class Local:
         return os.path.isdir(path)
 
     def is_file(self, path: str) -> bool:
-        """Return whether a path exists; reading checks whether it is a regular file."""
+        """Return whether a path exists; `open` and `read` check that it is a regular file."""
         return os.path.exists(path)
 
     def walk(self, folder: str) -> Walk:
-        """Yield as `os.walk` does.
+        """Yield each folder with its subfolders and files, like `os.walk`.
 
         Raises:
             OSError: a folder cannot be listed.
@@ -43,11 +44,11 @@ class Local:
         return os.walk(folder, onerror=_raise)
 
     def join(self, folder: str, name: str) -> str:
-        """Return the path of a file in a folder."""
+        """Return the path of a file in a folder, without a leading `./`."""
         return os.path.join(folder, name).removeprefix(os.path.join(self.start, ""))
 
     def name_of(self, path: str) -> str:
-        """Return the name of a file, from which `store_of` returns its store and path."""
+        """Return the string from which `store_of` returns the store and the path of a file."""
         return self.prefix + path
 
     def open(self, path: str) -> BinaryIO:
@@ -66,18 +67,18 @@ class Local:
         """
         return read_bytes(path, MAX_BYTES)
 
-    def heads(self, paths: Sequence[str]) -> list[bytes]:
-        """Return the first bytes of files, empty for unreadable files."""
+    def read_heads(self, paths: Sequence[str]) -> list[bytes]:
+        """Return the first bytes of each of some files; empty for unreadable files."""
         return local_heads(paths)
 
 
 @dataclass(frozen=True)
 class Remote:
-    """Files of a store that fsspec reads, with the methods of `Local`.
+    """Files in a store that fsspec reads; the class has the methods of `Local`.
 
     Attributes:
         filesystem: fsspec's file system.
-        start: folder of a glob without a folder.
+        start: folder searched by a glob that begins with a wildcard.
     """
 
     filesystem: Any
@@ -92,7 +93,7 @@ class Remote:
         return bool(self.filesystem.isfile(path))
 
     def walk(self, folder: str) -> Walk:
-        """Yield as `os.walk` does."""
+        """Yield each folder with its subfolders and files, like `os.walk`."""
         return cast(Walk, self.filesystem.walk(folder, on_error="raise"))
 
     def join(self, folder: str, name: str) -> str:
@@ -118,9 +119,12 @@ class Remote:
             raise UserError(f"larger than {MAX_BYTES:,} bytes")
         return content
 
-    def heads(self, paths: Sequence[str]) -> list[bytes]:
-        """Return the first bytes of files, requested many at a time."""
-        heads = self.filesystem.cat_ranges(list(paths), 0, HEAD, on_error="return")
+    def read_heads(self, paths: Sequence[str]) -> list[bytes]:
+        """Return the first bytes of each of some files; empty for unreadable files.
+
+        The files are requested many at a time, as requests to a store are slow.
+        """
+        heads = self.filesystem.cat_ranges(list(paths), 0, HEAD_BYTES, on_error="return")
         return [head if isinstance(head, bytes) else b"" for head in heads]
 
 
@@ -128,10 +132,11 @@ Store = Local | Remote
 
 
 def store_of(name: str) -> tuple[Store, str]:
-    """Return the store of a local path or a URL, and the path in it.
+    """Return the store of a local path or a URL, and the path in that store.
 
-    Only the protocol before the first `://` counts. fsspec itself would follow chains, such as
-    `s3://bucket/a::file:///etc/passwd`, which may be the name of an object in a store.
+    The store is that of the protocol before the first `://`. fsspec itself would follow chains of
+    URLs: an object in a store, named by somebody else, could be called
+    `s3://bucket/a::file:///etc/passwd` and make it read a local file.
 
     Raises:
         UserError: the protocol is unknown to fsspec, or its package is not installed.
@@ -144,11 +149,11 @@ def store_of(name: str) -> tuple[Store, str]:
 
     protocol = name.partition("://")[0]
     try:
-        kind = fsspec.get_filesystem_class(protocol)
-        path = str(kind._strip_protocol(name))
-        if issubclass(kind, LocalFileSystem):
+        filesystem_class = fsspec.get_filesystem_class(protocol)
+        path = str(filesystem_class._strip_protocol(name))
+        if issubclass(filesystem_class, LocalFileSystem):
             return Local("file://"), path
-        return Remote(kind(**kind._get_kwargs_from_urls(name))), path
+        return Remote(filesystem_class(**filesystem_class._get_kwargs_from_urls(name))), path
     except (ValueError, TypeError, ImportError) as error:
         raise UserError(f"Cannot read {printable(name)}: {one_line(error)}") from None
 

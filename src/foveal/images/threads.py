@@ -1,4 +1,4 @@
-"""Decoding of images by threads, ahead of use and in order; a bad image yields its error."""
+"""Decoding of images by threads before they are used, in order; a bad image yields its error."""
 
 import os
 from collections import deque
@@ -11,18 +11,21 @@ from foveal.images.reading import DecodedImage, decode, without_warnings
 from foveal.images.sizing import Sizing
 from foveal.images.sources import Source
 
-_BLOCK = 16  # images per task of a thread: a task costs more than decoding a tiny image
+# Images per task of a thread: starting a task costs more than decoding a tiny image.
+_BLOCK = 16
 _MAX_PENDING = 16 * _BLOCK  # maximum number of images that are decoded but not yet used
 Result = DecodedImage | UserError  # an image, or the reason why it could not be read
 
 
 class Pending:
-    """A batch that threads are decoding; iterating waits for it and yields each image once.
+    """A batch of images that threads are decoding.
+
+    Iterating waits for the images and yields each of them, or its error, once and in order.
 
     Args:
         sources: N images.
-        size: size to resize to, or None.
-        channels: 1, 3 or None.
+        size: size to which the images are resized; None keeps their sizes.
+        channels: 1 for greyscale, 3 for colour, None for those of each image.
         pool: threads that decode.
 
     Attributes:
@@ -54,13 +57,15 @@ def decode_ahead(
     channels: int | None,
     pool: ThreadPoolExecutor,
 ) -> Iterator[Pending]:
-    """Yield batches of images, each submitted to the threads of a pool when it is requested.
+    """Yield batches of images; a batch is submitted to the pool when it is requested.
+
+    To decode ahead, request a batch before the previous one is used.
 
     Args:
-        sources: a name for display, and a function that returns the file's bytes, per image.
+        sources: for each image, a name for display and a function that returns the file's bytes.
         batch_size: images per batch; the last may have fewer.
-        size: size to resize to, or None.
-        channels: 1, 3 or None.
+        size: size to which the images are resized; None keeps their sizes.
+        channels: 1 for greyscale, 3 for colour, None for those of each image.
         pool: threads; the caller suppresses Pillow's warnings (`without_warnings`).
     """
     remaining = iter(sources)
@@ -71,8 +76,11 @@ def decode_ahead(
 def decode_images(
     sources: Iterable[Source], size: Sizing | None, channels: int | None
 ) -> Iterator[Result]:
-    """Yield each image decoded, or its error; arguments as for `decode_ahead`."""
-    # Warning filters are global to the process: set them once, around all threads.
+    """Yield each decoded image, or the error of an unreadable one, in order.
+
+    The arguments are those of `decode_ahead`.
+    """
+    # Warning filters are global to the process, so they are set once, around all threads.
     with without_warnings(), ThreadPoolExecutor(cpu_count()) as pool:
         for batch in decode_ahead(sources, _MAX_PENDING, size, channels, pool):
             yield from batch
@@ -98,7 +106,8 @@ def _decode_one(source: Source, size: Sizing | None, channels: int | None) -> Re
         return decode(read(), size, channels)
     except UserError as error:
         reason = str(error)
-    except Exception as error:  # from the system or the client of an object store
+    except Exception as error:  # the system and clients of object stores raise many types
         text = error.strerror if isinstance(error, OSError) else None
         reason = " ".join((text or str(error)).split())[:200] or type(error).__name__
-    return UserError(reason)  # without the traceback, which would hold the file's bytes
+    # The original error is not returned, since its traceback would keep the file's bytes in memory.
+    return UserError(reason)

@@ -18,14 +18,14 @@ def as_uint8(values: Tensor) -> Tensor:
 
 
 def as_fractions(pixels: np.ndarray, bits: int = 8) -> np.ndarray:
-    """Return pixels as floats in [0, 1]: integers by their range, floats unchanged.
+    """Return pixels as float32 in [0, 1]: integers divided by their maximum, others unscaled.
 
     Args:
-        pixels: unsigned integers, booleans, or floats.
-        bits: bits per integer.
+        pixels: unsigned integers, booleans, or floats in [0, 1].
+        bits: number of bits per integer, which determines the maximum.
 
     Raises:
-        UserError: floats outside of 0 to 1, NaN, or signed integers.
+        UserError: signed integers, NaN, or floats outside of [0, 1].
     """
     if pixels.dtype.kind == "b":
         return pixels.astype(np.float32)
@@ -34,7 +34,8 @@ def as_fractions(pixels: np.ndarray, bits: int = 8) -> np.ndarray:
     if pixels.dtype.kind != "f":
         raise UserError(f"unsupported pixels of {pixels.dtype}: store unsigned integers")
     fractions = pixels.astype(np.float32)
-    # Scaling by the maximum would require reading all of a large file.
+    # Other floats could only be scaled by the image's maximum, and all of a large file would have
+    # to be read to find it.
     if not (fractions.min(initial=0) >= 0 and fractions.max(initial=0) <= 1):
         raise UserError("floats outside of 0 to 1, or NaN: scale the pixels to that range")
     return fractions

@@ -1,4 +1,8 @@
-"""Views: batches of images that are read as a whole, as thumbnails, or in patches."""
+"""Views: batches of images that a model reads as a whole, as thumbnails, as crops or in patches.
+
+A view hides whether its images are in memory (`WholeView`) or are read in part (`PartView`). To
+shrink an image by n is to replace each square of n x n pixels by its mean.
+"""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,11 +15,11 @@ from foveal.images.geometry import Size, corners_px, cut_patches, extract_patche
 
 @runtime_checkable
 class LargeImages(Protocol):
-    """Images of one size that are read in part: thumbnails of the whole, and crops in detail.
+    """Images of one size that are read in part, as thumbnails and as crops.
 
-    They may be in memory, in files, or generated on demand. Reading should cost as much as the
-    pixels returned, not as the whole image, if the format allows that. Images smaller than `size`
-    are padded with black below and to the right.
+    They may be in memory, in files, or generated on demand. If the format allows it, the cost of
+    reading should depend on the number of pixels that are returned, not on the size of the image.
+    Images smaller than `size` are padded with black below and to the right.
     """
 
     @property
@@ -26,28 +30,28 @@ class LargeImages(Protocol):
         """Return the number of images."""
 
     def thumbnails(self, numbers: Tensor, shrink: int) -> Tensor:
-        """Return the means of squares of images at indices (B, C, H // shrink, W // shrink).
+        """Return the images at some indices, shrunk (B, C, H // shrink, W // shrink).
 
         Args:
             numbers: (B,) indices of the images.
-            shrink: side of a square in pixels, at least 1.
+            shrink: side in pixels of the squares that are averaged, at least 1.
 
         Returns:
-            Floats in [0, 1], equal to `F.avg_pool2d` of the whole image.
+            Floats in [0, 1], equal to `F.avg_pool2d` of the whole images.
         """
 
     def crops(self, numbers: Tensor, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
-        """Return squares of images at indices (B, K, C, side // shrink, side // shrink).
+        """Return K squares of each image at some indices.
 
         Args:
             numbers: (B,) indices of the images.
             corners_px: (B, K, 2) integers (x, y), the first pixel of each square; pixels outside
                 the image are black.
             side: side of the squares in pixels of the image, a multiple of `shrink`.
-            shrink: each pixel returned is the mean of a square of this side.
+            shrink: side in pixels of the smaller squares that are averaged; 1 for all pixels.
 
         Returns:
-            Floats in [0, 1].
+            Floats in [0, 1], of shape (B, K, C, side // shrink, side // shrink).
         """
 
 
@@ -56,11 +60,12 @@ class SomeImages:
 
     Args:
         images: all images.
-        chosen: (M,) indices of the selection, in its order.
+        chosen: (M,) indices of the selected images, in the order of the selection.
     """
 
     def __init__(self, images: LargeImages, chosen: Tensor):
-        self.images, self.chosen = images, chosen
+        self.images = images
+        self.chosen = chosen
 
     @property
     def size(self) -> Size:
@@ -71,11 +76,11 @@ class SomeImages:
         return len(self.chosen)
 
     def thumbnails(self, numbers: Tensor, shrink: int) -> Tensor:
-        """Return the means of squares of images at indices (B, C, H // shrink, W // shrink)."""
+        """Return shrunk images; `numbers` are indices (B,) into the selection."""
         return self.images.thumbnails(self.chosen[numbers], shrink)
 
     def crops(self, numbers: Tensor, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
-        """Return squares of images at indices (B, K, C, side // shrink, side // shrink)."""
+        """Return squares of images; `numbers` are indices (B,) into the selection."""
         return self.images.crops(self.chosen[numbers], corners_px, side, shrink)
 
 
@@ -85,10 +90,10 @@ def selected(images: Any, indices: Tensor) -> Any:
 
 
 class View(Protocol):
-    """A batch of images as a model reads them: normalised and on its device.
+    """A batch of images as a model reads them, normalised and on the model's device.
 
     Attributes:
-        in_part: whether reading all pixels costs much more than reading some.
+        in_part: whether to read the whole images costs much more than to read some of their pixels.
     """
 
     in_part: bool
@@ -101,49 +106,66 @@ class View(Protocol):
         """Return all pixels of the images (B, C, H, W)."""
 
     def thumbnail(self, shrink: int) -> Tensor:
-        """Return the means (B, C, H // shrink, W // shrink) of squares with side `shrink`."""
+        """Return the images shrunk by `shrink`, (B, C, H // shrink, W // shrink)."""
 
     def crops(self, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
-        """Return squares (B, K, C, side // shrink, side // shrink) from corners (B, K, 2)."""
+        """Return K squares of each image, shrunk by `shrink`.
+
+        Args:
+            corners_px: (B, K, 2) integers (x, y), the first pixel of each square; pixels outside
+                the image are black.
+            side: side of the squares in pixels of the image, a multiple of `shrink`.
+            shrink: side in pixels of the smaller squares that are averaged; 1 for all pixels.
+
+        Returns:
+            (B, K, C, side // shrink, side // shrink).
+        """
 
     def patches(self, keypoints: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """Return the whole-pixel patches nearest to keypoints, and where they were cut.
+        """Return the whole-pixel patches nearest to keypoints, and the keypoints of their centres.
 
         Args:
             keypoints: (B, K, 2) in grid units.
             side: side P of a patch in pixels.
 
         Returns:
-            Patches (B, K, C, P, P), and their keypoints (B, K, 2).
+            Patches (B, K, C, P, P), and the keypoints (B, K, 2) at their centres.
 
         Raises:
             UserError: the images are smaller than a patch.
         """
 
     def samples(self, keypoints: Tensor, side: int, scales: Tensor) -> Tensor:
-        """Return patches (B, K, C, P, P) of bilinear samples around keypoints.
+        """Return patches of bilinear samples around keypoints.
 
         Args:
             keypoints: (B, K, 2) in grid units.
             side: side P of a patch in samples.
             scales: (B, K) pixels from one sample to the next.
+
+        Returns:
+            Patches (B, K, C, P, P).
         """
 
 
 class PartView:
-    """A batch of large images, normalised when they are read.
+    """A batch of large images, whose pixels are normalised when they are read.
 
     Args:
         images: large images.
-        numbers: (B,) indices of the batch.
-        mean: (1, C, 1, 1), subtracted; its device is that of the view.
-        std: (1, C, 1, 1), divided by.
+        numbers: (B,) indices of the images in the batch.
+        mean: (1, C, 1, 1), which is subtracted from the pixels. Its device and type are those of
+            the pixels that the view returns.
+        std: (1, C, 1, 1), by which the difference is divided.
     """
 
     in_part = True
 
     def __init__(self, images: LargeImages, numbers: Tensor, mean: Tensor, std: Tensor):
-        self.images, self.numbers, self.mean, self.std = images, numbers, mean, std
+        self.images = images
+        self.numbers = numbers
+        self.mean = mean
+        self.std = std
 
     @property
     def size(self) -> Size:
@@ -155,16 +177,16 @@ class PartView:
         return self.thumbnail(1)
 
     def thumbnail(self, shrink: int) -> Tensor:
-        """Return the means (B, C, H // shrink, W // shrink) of squares with side `shrink`."""
+        """Return the images shrunk by `shrink`, (B, C, H // shrink, W // shrink)."""
         return (self.images.thumbnails(self.numbers, shrink).to(self.mean) - self.mean) / self.std
 
     def crops(self, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
-        """Return squares (B, K, C, side // shrink, side // shrink) from corners (B, K, 2)."""
+        """Return squares (B, K, C, side // shrink, side // shrink), see `View.crops`."""
         crops = self.images.crops(self.numbers, corners_px.cpu(), side, shrink)
         return (crops.to(self.mean) - self.mean) / self.std
 
     def patches(self, keypoints: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """Return the whole-pixel patches nearest to keypoints, without a gradient."""
+        """Return patches and their keypoints, see `View.patches`; no gradient reaches them."""
         snapped = snap(keypoints, side, self.size)
         return self.crops(corners_px(snapped, side, self.size), side), snapped
 
@@ -174,11 +196,12 @@ class PartView:
 
 
 class WholeView:
-    """Images in memory as one tensor, already normalised.
+    """A batch of images in memory as one tensor, already normalised.
 
     Args:
-        images: (B, C, H, W).
-        black: (1, C, 1, 1), value of pixels outside the images; 0 if not given.
+        images: (B, C, H, W), normalised.
+        black: (1, C, 1, 1), the value of black after normalisation, which pixels outside the images
+            have; 0 if not given.
     """
 
     in_part = False
@@ -197,11 +220,11 @@ class WholeView:
         return self.images
 
     def thumbnail(self, shrink: int) -> Tensor:
-        """Return the means (B, C, H // shrink, W // shrink) of squares with side `shrink`."""
+        """Return the images shrunk by `shrink`, (B, C, H // shrink, W // shrink)."""
         return F.avg_pool2d(self.images, shrink)
 
     def crops(self, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
-        """Return squares (B, K, C, side // shrink, side // shrink) from corners (B, K, 2)."""
+        """Return squares (B, K, C, side // shrink, side // shrink), see `View.crops`."""
         channels, height, width = self.images.shape[1:]
         steps = torch.arange(side, device=self.images.device)
         rows = (corners_px[..., 1, None] + steps)[..., :, None]  # (B, K, S, 1)
@@ -214,7 +237,7 @@ class WholeView:
         return block_means(crops.transpose(1, 2), shrink)
 
     def patches(self, keypoints: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """Return the whole-pixel patches nearest to keypoints, differentiable in the keypoints."""
+        """Return patches and their keypoints, see `View.patches`; gradients reach the keypoints."""
         return cut_patches(self.images, keypoints, side)
 
     def samples(self, keypoints: Tensor, side: int, scales: Tensor) -> Tensor:
@@ -223,7 +246,7 @@ class WholeView:
 
 
 def block_means(crops: Tensor, shrink: int) -> Tensor:
-    """Return the means of squares of crops (B, K, C, S, S): (B, K, C, S // shrink, S // shrink)."""
+    """Return crops (B, K, C, S, S) shrunk by `shrink`, (B, K, C, S // shrink, S // shrink)."""
     if shrink == 1:
         return crops
     return F.avg_pool2d(crops.flatten(0, 1), shrink).unflatten(0, crops.shape[:2])

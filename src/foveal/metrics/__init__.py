@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         Insertion,
         PointingGame,
     )
-else:  # torchmetrics takes seconds
+else:  # importing torchmetrics takes seconds
     _AVERAGES = ("Deletion", "EnergyInside", "EvidenceIoU", "Insertion", "PointingGame")
     __getattr__ = lazy_names(__name__, dict.fromkeys(_AVERAGES, "foveal.metrics.averages"))
 

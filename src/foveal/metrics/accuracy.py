@@ -18,8 +18,9 @@ def accuracy(
 ) -> float:
     """Return the fraction of images, from 0 to 1, that are classified correctly.
 
-    An image is classified correctly if the label has the largest logit or, with any number of
-    classes per image, if exactly the logits of its classes are above 0.
+    An image with one class is classified correctly if the label has the largest logit. An image
+    with any number of classes is classified correctly if exactly the logits of its classes are
+    above 0.
 
     Args:
         model: a classifier of any family; its mode and device are left unchanged.
@@ -37,11 +38,11 @@ def predict_logits(model: ImageModel, images: Tensor, batch_size: int = 500) -> 
 
 
 def task_accuracies(observed: Explanation, test: ImageSet[object]) -> dict[str, float]:
-    """Return the accuracy of each task by its name.
+    """Return the accuracy of each task, by the name of the task.
 
     Args:
         observed: result of `observe_all` for `test`.
-        test: images with the labels of all tasks of the model, in its order.
+        test: images with labels for all tasks of the model, in the order of the model's tasks.
     """
     logits = observed.logits[:, None] if observed.task_logits is None else observed.task_logits
     return {
@@ -55,7 +56,7 @@ def correct(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: logits of one task.
-        labels: (B,) class indices, or (B, classes) booleans, which must all match.
+        labels: (B,) class indices; or (B, classes) booleans, all of which must be predicted.
     """
     if labels.dtype == torch.bool:
         return ((logits > 0) == labels).all(dim=1)
@@ -63,7 +64,7 @@ def correct(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def mean_correct(logits: Tensor, labels: Tensor) -> float:
-    """Return the fraction of correct rows of logits (N, classes), see `correct`."""
+    """Return the fraction of rows of logits (N, classes) that are correct, as in `correct`."""
     return int(correct(logits, labels).sum()) / len(labels)
 
 

@@ -12,7 +12,7 @@ from foveal.metrics.subject import Subject
 from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel
 
-PIXELS = 2**20  # maximum per pass, because gradients keep all features in memory
+MAX_PIXELS = 2**20  # maximum per pass, because gradients keep all features in memory
 
 
 def adversarial_accuracy(
@@ -26,8 +26,8 @@ def adversarial_accuracy(
 ) -> float:
     """Return the accuracy, from 0 to 1, on images perturbed by up to `epsilon` per pixel.
 
-    With one step this is the fast gradient sign method (Goodfellow et al. 2015); with more,
-    projected gradient descent from a random start (Madry et al. 2018) with steps of
+    With one step, the attack is the fast gradient sign method (Goodfellow et al. 2015). With more,
+    it is projected gradient descent from a random start (Madry et al. 2018), with steps of
     2.5 epsilon / steps. In focus models, gradients are propagated through the keypoints by
     straight-through estimation. A stronger attack may change more predictions, so the result is
     an upper bound of the accuracy under the strongest attack.
@@ -35,21 +35,21 @@ def adversarial_accuracy(
     Args:
         model: a classifier of any family; its mode, device and gradients are left unchanged.
         test: labelled images.
-        epsilon: maximum change of a pixel value, in [0, 1].
+        epsilon: maximum change in a pixel value, in [0, 1].
         steps: number of steps of the attack.
         seed: seed of the random start; the caller's random generators are left unchanged.
         batch_size: images per pass; fewer for large images.
     """
     generator = torch.Generator().manual_seed(seed)
-    count = 0
-    for batch in test.batches(batch_size, PIXELS):
+    correct_count = 0
+    for batch in test.batches(batch_size, MAX_PIXELS):
         clean, labels = as_floats(model, batch.images), batch.labels
-        start = torch.rand(clean.shape, generator=generator) * 2 - 1 if steps > 1 else None
+        noise = torch.rand(clean.shape, generator=generator) * 2 - 1 if steps > 1 else None
         with evaluating(model, gradients=True):
-            perturbed = _attack(model, clean, labels.to(clean.device), epsilon, steps, start)
+            perturbed = _attack(model, clean, labels.to(clean.device), epsilon, steps, noise)
         with evaluating(model):
-            count += int((model(perturbed).argmax(dim=1).cpu() == labels).sum())
-    return count / len(test)
+            correct_count += int((model(perturbed).argmax(dim=1).cpu() == labels).sum())
+    return correct_count / len(test)
 
 
 def _attack(
@@ -58,11 +58,15 @@ def _attack(
     labels: Tensor,
     epsilon: float,
     steps: int,
-    start: Tensor | None,
+    noise: Tensor | None,
 ) -> Tensor:
+    """Return images perturbed within `epsilon` so that the loss of their labels increases.
+
+    If there is `noise`, in [-1, 1], the attack starts from the image plus `epsilon` times `noise`.
+    """
     perturbed = clean.clone()
-    if start is not None:
-        perturbed = (clean + epsilon * start.to(clean)).clamp(0, 1)
+    if noise is not None:
+        perturbed = (clean + epsilon * noise.to(clean)).clamp(0, 1)
     step_size = epsilon if steps == 1 else 2.5 * epsilon / steps
     for _ in range(steps):
         perturbed.requires_grad_()

@@ -1,7 +1,12 @@
-"""Agreement of explanations with annotations: hits, energy inside and overlap."""
+"""Agreement of explanations with annotated regions.
+
+Agreement is measured by hits of the pointing game, by the energy inside a region, and by the
+overlap of the evidence with a region. An annotated region is the part of an image that matters
+according to a mask. A control is a map that does not depend on the image, as a baseline.
+"""
 
 from functools import partial
-from math import nan
+from math import isnan, nan
 
 import torch
 from torch import Tensor
@@ -19,7 +24,8 @@ from foveal.metrics.pointing_game import POINTING_GAME, pointing_game
 from foveal.metrics.subject import Explained, Given, Subject
 from foveal.models.image_model import ImageModel
 
-# For explanations of any method; `evaluate` measures them for the model's own explanation.
+# Metrics of explanations by any method. `compare` measures them for each method that it compares,
+# and `evaluate` only for the model's own explanation.
 LOCALISATION: dict[str, ExplanationMetric] = {
     metric.name: metric for metric in (POINTING_GAME, ENERGY_INSIDE, EVIDENCE_IOU)
 }
@@ -28,7 +34,7 @@ LOCALISATION: dict[str, ExplanationMetric] = {
 def annotated_figures(
     model: ImageModel, test: ImageSet, *, batch_size: int = 500
 ) -> dict[str, float] | None:
-    """Return the agreement of a model's own explanation with annotations, means over images.
+    """Return the agreement of a model's own explanation with annotations, as means over images.
 
     Args:
         model: a model of any family.
@@ -36,35 +42,38 @@ def annotated_figures(
         batch_size: images per pass.
 
     Returns:
-        `annotated_images`, the figures of `LOCALISATION`, and the pointing game of each of
-        `CONTROLS` (`centre_pointing_game`, …); None without masks or if the model has no
-        explanation of its own.
+        The number of images with an annotated region as `annotated_images`, the figures of
+        `LOCALISATION`, and the pointing game of each of `CONTROLS` (`centre_pointing_game`, …);
+        None if there are no masks, or if the model has no explanation of its own.
     """
     method = own_method(model)
     if test.masks is None or method is None:
         return None
     explain = partial(explainer(method), model)
     indices = annotated(test).nonzero()[:, 0]
+    batches = test.subset(indices).batches(batch_size) if len(indices) else ()
     values: dict[str, list[Tensor]] = {}
-    for batch in test.subset(indices).batches(batch_size) if len(indices) else ():
+    for batch in batches:
         explained = Explained(model, explain(as_floats(model, batch.images)), batch, explain)
         results = [metric.measure(explained) for metric in LOCALISATION.values()]
-        for result in (*results, _controls(explained.truth)):
+        for result in (*results, _control_hits(explained.truth)):
             for key, value in result.items():
                 values.setdefault(key, []).append(value.double())
-    means = {name: float(torch.cat(parts).nanmean()) for name, parts in values.items()}
-    figures = {name: mean for name, mean in means.items() if mean == mean}  # without NaN
+    means = {key: float(torch.cat(tensors).nanmean()) for key, tensors in values.items()}
+    figures = {key: mean for key, mean in means.items() if not isnan(mean)}
     return {"annotated_images": len(indices), **figures}
 
 
-def _controls(masks: Tensor) -> dict[str, Tensor]:
-    """Return the pointing game (B,) of each control, which needs no model."""
+def _control_hits(masks: Tensor) -> dict[str, Tensor]:
+    """Return the hits (B,) of each control in the pointing game, for masks (B, 1, H, W).
+
+    Controls need no model.
+    """
     size = (masks.shape[-2], masks.shape[-1])
+    logits = masks[:, 0, :1, 0]  # placeholder: the metric reads only the maps and their size
     return {
         f"{name}_pointing_game": pointing_game(
-            Explanation(
-                masks, masks[:, 0, :1, 0], maps=control.draw(size).expand(len(masks), 1, -1, -1)
-            ),
+            Explanation(masks, logits, maps=control.draw(size).expand(len(masks), 1, -1, -1)),
             masks,
         )
         for name, control in CONTROLS.items()
@@ -77,7 +86,9 @@ def _measure(subject: Subject) -> dict[str, float]:
 
 
 def _count(values: Tensor) -> float:
-    return int(values.sum()) or nan
+    """Return how many of the booleans (N,) are set, or NaN, which omits the figure, if none is."""
+    count = int(values.sum())
+    return count if count else nan
 
 
 _ANNOTATED_IMAGES = Column(
@@ -87,7 +98,7 @@ _ANNOTATED_IMAGES = Column(
     "number of images with an annotated region; localisation metrics are means over these",
     "for comparison",
 )
-_CONTROLS = (
+_CONTROL_COLUMNS = (
     Column(
         "centre_pointing_game",
         "centre hits",
@@ -110,7 +121,7 @@ ANNOTATIONS = Metric(
     (
         _ANNOTATED_IMAGES,
         *(column for metric in LOCALISATION.values() for column in metric.columns),
-        *_CONTROLS,
+        *_CONTROL_COLUMNS,
     ),
     needs=frozenset({Given.MASKS}),
 )

@@ -1,4 +1,8 @@
-"""Accuracy with attention maps replaced by another image's or by uniform maps."""
+"""Accuracy with attention maps replaced by another image's or by uniform maps.
+
+An attention model weights the features of its backbone by maps (h, w), one for each of several
+depths, which are stages of the backbone.
+"""
 
 from typing import NamedTuple
 
@@ -20,7 +24,7 @@ from foveal.models.image_model import ImageModel
 
 
 class AttentionAblation(NamedTuple):
-    """Accuracies of a model with replaced attention maps; fractions from 0 to 1."""
+    """Accuracies, from 0 to 1, of a model whose attention maps are replaced."""
 
     shuffled_attention_accuracy: float
     uniform_attention_accuracy: float
@@ -29,11 +33,11 @@ class AttentionAblation(NamedTuple):
 def attention_ablation(
     model: ImageModel, test: ImageSet, seed: int = 0, *, batch_size: int = 500
 ) -> AttentionAblation:
-    """Return the accuracy with each image's maps replaced and its features kept.
+    """Return the accuracies when each image's maps are replaced and its features are kept.
 
-    `shuffled`: each image gets the maps of another random image, a permutation of all images.
-    `uniform`: each map is replaced by its mean, at every depth. If either is as high as the
-    accuracy, the maps explain nothing.
+    In the first (`shuffled`), each image gets the maps of another image, by a random permutation of
+    all images. In the second (`uniform`), each map at every depth is replaced by its mean. If
+    either is as high as the accuracy with the original maps, the maps explain nothing.
 
     Args:
         model: an attention model; its mode and device are left unchanged.
@@ -47,52 +51,52 @@ def attention_ablation(
     others = derangement(len(test), seed)
     maps = _maps(model, test.images, batch_size)
     shuffled = [maps[int(other)] for other in others]
-    uniform = [[weights.mean().expand_as(weights) for weights in depths] for depths in maps]
+    uniform = [[weights.mean().expand_as(weights) for weights in image_maps] for image_maps in maps]
+    shuffled_logits = _logits_with_maps(model, test.images, shuffled, batch_size)
+    uniform_logits = _logits_with_maps(model, test.images, uniform, batch_size)
     return AttentionAblation(
-        *(
-            mean_correct(_logits_with(model, test.images, replacement, batch_size), test.labels)
-            for replacement in (shuffled, uniform)
-        )
+        shuffled_attention_accuracy=mean_correct(shuffled_logits, test.labels),
+        uniform_attention_accuracy=mean_correct(uniform_logits, test.labels),
     )
 
 
-Maps = list[Tensor]  # maps (h, w) of one image, one per depth
+Maps = list[Tensor]  # the maps (h, w) of one image, one per depth
 
 
 def _maps(model: ImageModel, images: Tensor | Photos, batch_size: int) -> list[Maps]:
-    """Return the maps of each image of uint8 (N, C, H, W), or of each photograph."""
+    """Return the maps of each of the images, uint8 (N, C, H, W) or photographs."""
     maps: list[Maps] = []
     with evaluating(model):
         for batch in images.split(batch_size):
-            depths = [weights.cpu() for weights in model.attend(model.view(batch)).maps]
-            maps += [list(image_maps) for image_maps in zip(*depths, strict=True)]
+            by_depth = [weights.cpu() for weights in model.attend(model.view(batch)).maps]
+            maps += [list(image_maps) for image_maps in zip(*by_depth, strict=True)]
     return maps
 
 
-def _logits_with(
+def _logits_with_maps(
     model: ImageModel, images: Tensor | Photos, maps: list[Maps], batch_size: int
 ) -> Tensor:
-    """Return the logits (N, classes) of uint8 images with their attention maps replaced."""
+    """Return the logits (N, classes) of uint8 images or photographs with the given maps."""
     logits: list[Tensor] = []
-    first = 0
+    start = 0
     with evaluating(model):
         for batch in images.split(batch_size):
             view = model.view(batch)
-            local, original = model.attend(view)
-            batch_maps = maps[first : first + len(batch)]
-            first += len(batch)
-            weights = [
-                torch.stack([_resize(m[depth], original[depth].shape[-2:]) for m in batch_maps])
-                for depth in range(len(original))
-            ]
-            on_device = [depth.to(model.mean.device) for depth in weights]
-            decision = model.decide(view, Attended(local, on_device))
+            features, original_maps = model.attend(view)
+            batch_maps = maps[start : start + len(batch)]
+            start += len(batch)
+            new_maps = []
+            for depth, original in enumerate(original_maps):
+                size = original.shape[-2:]
+                resized = [_resize(image_maps[depth], size) for image_maps in batch_maps]
+                new_maps.append(torch.stack(resized).to(model.mean.device))
+            decision = model.decide(view, Attended(features, new_maps))
             logits.append(decision.logits.cpu())
     return torch.cat(logits)
 
 
 def _resize(weights: Tensor, size: torch.Size) -> Tensor:
-    """Return a map (h, w) resized for a photograph of another shape, with its sum preserved."""
+    """Return a map (h, w) resized to the size of another photograph's map, with the same sum."""
     if weights.shape == size:
         return weights
     resized = F.interpolate(weights[None, None], tuple(size), mode="bilinear")[0, 0]

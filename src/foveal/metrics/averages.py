@@ -17,8 +17,9 @@ from foveal.metrics.pointing_game import pointing_game
 class MeanOverImages(Metric, ABC):
     """Mean of one value per image, ignoring NaN.
 
-    Subclasses are final and implement `values`, which takes the arguments of `update`. Values are
-    accumulated over batches and processes as in any torchmetrics metric. NaN if there are none.
+    A subclass implements `values`, which receives the arguments of `update`, and has no subclasses
+    itself. Values are accumulated over batches and processes as in any torchmetrics metric. The
+    mean is NaN if no value is defined.
     """
 
     is_differentiable = False
@@ -33,17 +34,17 @@ class MeanOverImages(Metric, ABC):
 
     @abstractmethod
     def values(self, *arguments: Any) -> Tensor:
-        """Return a value (B,) for each image."""
+        """Return a value (B,) for each image of a batch; NaN where it is undefined."""
 
     def update(self, *arguments: Any) -> None:
-        """Add the images of one batch."""
+        """Add the images of one batch; the arguments are those of `values`."""
         values = self.values(*arguments)
         defined = values[~values.isnan()].to(self.total)
         self.total = self.total + defined.sum()
         self.count = self.count + len(defined)
 
     def compute(self) -> Tensor:
-        """Return the mean over all images so far."""
+        """Return the mean over all images that were added."""
         return self.total / self.count
 
 

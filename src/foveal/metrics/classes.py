@@ -31,7 +31,7 @@ class Classes:
     count: int
     ids: tuple[str, ...] = ()
 
-    def names_like(self, names: Sequence[str]) -> tuple[str, ...]:
+    def best_matching_names(self, names: Sequence[str]) -> tuple[str, ...]:
         """Return the names or the ids of the classes, whichever match more of the given names."""
         unique = set(names)
         matched_ids, matched_names = unique & set(self.ids), unique & set(self.names)
@@ -43,13 +43,14 @@ def match_classes(
 ) -> tuple[int | None, ...]:
     """Return for each class of a dataset the index of the model's class of that name, or None.
 
-    If the model's or the dataset's classes have no names, they are matched by index.
+    None stands for a class that the model does not have. If the model's or the dataset's classes
+    have no names, they are matched by index.
 
     Args:
         classes: the model's classes.
         data: name of the dataset, for messages.
         names: names of the dataset's classes.
-        named: whether these are real names; otherwise they are indices.
+        named: whether these are real names rather than indices.
 
     Raises:
         UserError: no name matches, a name is ambiguous or spelled differently, or the model has no
@@ -64,12 +65,12 @@ def match_classes(
             f"{classes.model} has {classes.count} classes without names, but {data} has "
             f"{len(names)}: they cannot be matched."
         )
-    model_names, data_names = _normalise(classes.names_like(names)), _normalise(names)
+    model_names, data_names = _normalise(classes.best_matching_names(names)), _normalise(names)
     if model_names == data_names:
         return tuple(range(classes.count))
     _check_names(classes.model, data, model_names, data_names)
-    index = {name: number for number, name in enumerate(model_names)}
-    return tuple(index.get(name) for name in data_names)
+    indices = {name: index for index, name in enumerate(model_names)}
+    return tuple(indices.get(name) for name in data_names)
 
 
 def _check_names(
@@ -108,15 +109,17 @@ def with_model_classes(
     model's classes, predictions are still made over all of its classes.
 
     Args:
-        images: images labelled by the indices of `images.classes`; unchanged if that is empty.
-        model: a model of any family; the images are unchanged if it is not a classifier.
+        images: images labelled by the indices of `images.classes`. If that is empty, they are
+            returned unchanged.
+        model: a model of any family. If it is not a classifier, the images are returned unchanged.
         name: name of the model for messages, by default its kind.
 
     Returns:
-        The images, with the model's class names, and a line per difference.
+        The images, with the model's class names, and one line per difference.
 
     Raises:
-        UserError: see `match_classes`; or no image has one of the model's classes.
+        UserError: the classes cannot be matched (see `match_classes`), or no image belongs to one
+            of the model's classes.
     """
     if not model.num_classes:
         return images, []
@@ -131,8 +134,8 @@ def with_model_classes(
     names = classes.names or images.classes
     if indices == tuple(range(len(indices))):
         return replace(images, classes=names), notes
-    relabelled, skipped = _relabel(images, classes, indices, names)
-    return relabelled, notes + skipped
+    relabelled, skip_notes = _relabel(images, classes, indices, names)
+    return relabelled, notes + skip_notes
 
 
 def _relabel(
@@ -141,7 +144,14 @@ def _relabel(
     indices: tuple[int | None, ...],
     names: tuple[str, ...],
 ) -> tuple[ImageSet[Pixels], list[str]]:
-    """Return the images of matched classes, relabelled, and a note if any are skipped."""
+    """Return the images of matched classes, relabelled, and a list with a note if any are skipped.
+
+    Args:
+        images: images of a dataset.
+        classes: classes of a model.
+        indices: for each class of the dataset the index of the model's class, or None.
+        names: class names of the result.
+    """
     relabelled = images.relabelled(indices, names)
     if not len(relabelled):
         raise UserError(
@@ -159,7 +169,7 @@ def _relabel(
 
 
 def absent_classes(images: ImageSet[object]) -> tuple[str, ...]:
-    """Return the names of the classes without any image, in the first task."""
+    """Return the names of the classes of the main task that no image belongs to."""
     labels = images.labels
     present = labels.any(dim=0).nonzero() if labels.dtype == torch.bool else labels
     indices = set(present.flatten().tolist())
@@ -167,4 +177,5 @@ def absent_classes(images: ImageSet[object]) -> tuple[str, ...]:
 
 
 def _normalise(names: Sequence[str]) -> tuple[str, ...]:
+    """Return names in Unicode's normal form C, in which equal accented letters are equal text."""
     return tuple(unicodedata.normalize("NFC", name) for name in names)

@@ -1,4 +1,7 @@
-"""Content following: whether predictions depend on the patches' pixels or their positions."""
+"""Content following: whether predictions depend on the pixels of patches or on their positions.
+
+A focus model classifies an image from the patches at the keypoints that its detector chooses.
+"""
 
 from typing import NamedTuple
 
@@ -17,7 +20,9 @@ from foveal.metrics.subject import Subject
 from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel
 
-PAIRS = 10_000
+PAIRS = 10_000  # pairs of images
+PAIRS_IN_PART = 10  # maximum pairs per image if each pair is read from a file
+PAIRS_OF_CROPS = 2  # maximum pairs per image if each pair requires a pass of a backbone
 
 
 class Following(NamedTuple):
@@ -38,10 +43,11 @@ def content_following(
 ) -> Following:
     """Return how often the prediction follows the pixels, and how often the keypoints.
 
-    For random pairs A, B of different classes, the model classifies B's pixels at A's keypoints
-    (and A's scales). `content_following` is the fraction predicted as B's class, decided by the
-    pixels. `position_following` is the fraction predicted as A's class, decided by the positions.
-    They add up to at most 1.
+    For random pairs of images A and B of different classes, the model classifies the patches of B
+    at the keypoints (and with the scales) of A. `content_following` is the fraction of pairs that
+    are predicted as B's class, which shows that the pixels decided. `position_following` is the
+    fraction predicted as A's class, which shows that the positions decided. Some pairs may be
+    predicted as a third class, so the two add up to at most 1.
 
     Args:
         model: a focus model; its mode and device are left unchanged.
@@ -55,37 +61,45 @@ def content_following(
         UserError: all images are of one class.
     """
     observed = observed or observe_all(model, test.images, batch_size)
-    positions, pixels = _pairs(test.labels, pairs, seed)
-    logits = logits_at(model, test.images, pixels, observed, positions, batch_size)
+    keypoint_sources, pixel_sources = _draw_pairs(test.labels, pairs, seed)
+    logits = logits_at(model, test.images, pixel_sources, observed, keypoint_sources, batch_size)
     return Following(
-        content_following=mean_correct(logits, test.labels[pixels]),
-        position_following=mean_correct(logits, test.labels[positions]),
+        content_following=mean_correct(logits, test.labels[pixel_sources]),
+        position_following=mean_correct(logits, test.labels[keypoint_sources]),
     )
 
 
-def _pairs(labels: Tensor, pairs: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return indices (pairs,), (pairs,) of images of different classes, uniform over such pairs."""
+def _draw_pairs(labels: Tensor, pair_count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the indices of the first and of the second image of random pairs, each (pairs,).
+
+    The pairs are uniform over all pairs of images of different classes.
+    """
     order = labels.argsort(stable=True)
     counts = labels.bincount()
     if int(counts.max()) == len(labels):
         raise UserError("Expected images of at least 2 classes to pair, but got 1 class.")
     generator = torch.Generator().manual_seed(seed)
-    others = len(labels) - counts[labels]  # per image, the number of images of other classes
-    first = torch.multinomial(others.double(), pairs, replacement=True, generator=generator)
-    # Sorted by class, the image's own class is one block, which is skipped.
+    other_counts = len(labels) - counts[labels]  # per image, the number of images of other classes
+    first = torch.multinomial(
+        other_counts.double(), pair_count, replacement=True, generator=generator
+    )
+    # The second image is drawn from `order`, where the images of the first image's class are one
+    # block. Positions from the start of this block on are moved past its end.
     classes = labels[first]
-    start = counts.cumsum(0)[classes] - counts[classes]
-    draw = torch.rand(pairs, generator=generator, dtype=torch.float64) * others[first]
-    index = draw.long()
-    return first, order[index + counts[classes] * (index >= start)]
+    block_starts = counts.cumsum(0)[classes] - counts[classes]
+    draws = torch.rand(pair_count, generator=generator, dtype=torch.float64) * other_counts[first]
+    positions = draws.long()
+    shifts = counts[classes] * (positions >= block_starts)
+    return first, order[positions + shifts]
 
 
 def _measure(subject: Subject) -> dict[str, float]:
-    labels, pairs = subject.test.labels, PAIRS
-    if Ability.IN_PART in subject.model.abilities:  # each pair is read from a file
-        pairs = min(pairs, 10 * len(subject.test))
-    if Ability.CROPS in subject.model.abilities:  # each pair requires a pass of a backbone
-        pairs = min(pairs, 2 * len(subject.test))
+    labels = subject.test.labels
+    pairs = PAIRS
+    if Ability.IN_PART in subject.model.abilities:
+        pairs = min(pairs, PAIRS_IN_PART * len(subject.test))
+    if Ability.CROPS in subject.model.abilities:
+        pairs = min(pairs, PAIRS_OF_CROPS * len(subject.test))
     if labels.dtype == torch.bool or len(labels.unique()) < 2:  # no pairs of different classes
         return {}
     result = content_following(subject.model, subject.test, pairs, subject.seed, **subject.shared)

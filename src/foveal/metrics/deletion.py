@@ -12,7 +12,7 @@ from foveal.metrics.observing import evaluating
 from foveal.observation.logits import probabilities
 from foveal.observation.tensors import ranks
 
-STEPS = 20
+STEPS = 20  # steps in which all pixels are hidden or revealed
 
 
 def deletion(
@@ -26,11 +26,11 @@ def deletion(
 ) -> Tensor:
     """Return for each image (B,) the area under the class probability while pixels are deleted.
 
-    The hottest pixels are greyed out first, a fraction of 1 / steps at a time; lower is better
-    (Petsiuk et al. 2018, "RISE", section 4.2). Grey is the mean colour of the image. Pixels of
-    equal heat, such as those of a patch, are in a fixed random order. Greyed images are outside
-    the distribution of most models, which affects the area too: use it to compare explanations of
-    one model, not to compare models.
+    Pixels are greyed out in the order of their heat, the hottest first, a fraction of 1 / steps at
+    a time; a smaller area is better (Petsiuk et al. 2018, "RISE", section 4.2). Grey is the mean
+    colour of the image. Pixels of equal heat, such as those of a patch, are in a fixed random
+    order. Most models were not trained on greyed images, which also affects the area. Therefore it
+    can be used to compare explanations of one model, but not to compare models.
 
     Args:
         model: images (B, C, H, W) in [0, 1] -> logits; its mode and device are left unchanged.
@@ -48,21 +48,22 @@ def deletion(
         raise ValueError(f"Expected at least 1 step, but got {steps}.")
     images = explanation.images
     classes = explanation.predictions if targets is None else targets
-    order = ranks(explanation.heat)
-    pixels = order[0].numel()
-    parameter = next(model.parameters(), torch.zeros(()))
+    pixel_ranks = ranks(explanation.heat)
+    pixel_count = pixel_ranks[0].numel()
+    reference = next(model.parameters(), torch.zeros(()))
     curve = torch.empty(steps + 1, len(images))
     with evaluating(model):
-        for first in range(0, len(images), batch_size):
-            part = slice(first, first + batch_size)
-            batch = images[part].to(parameter)
-            rank, labels = (order[part].to(batch.device), classes[part].to(batch.device))
+        for start in range(0, len(images), batch_size):
+            rows = slice(start, start + batch_size)
+            batch = images[rows].to(reference)
+            batch_ranks = pixel_ranks[rows].to(batch.device)
+            batch_classes = classes[rows].to(batch.device)
             grey = batch.mean(dim=(-2, -1), keepdim=True).expand_as(batch)
             for step in range(steps + 1):
-                changed = (rank < round(pixels * step / steps))[:, None]
+                is_changed = (batch_ranks < round(pixel_count * step / steps))[:, None]
                 after, before = (batch, grey) if reveal else (grey, batch)
-                scores = probabilities(model(torch.where(changed, after, before)).float())
-                curve[step, part] = scores.gather(1, labels[:, None])[:, 0].cpu()
+                scores = probabilities(model(torch.where(is_changed, after, before)).float())
+                curve[step, rows] = scores.gather(1, batch_classes[:, None])[:, 0].cpu()
     return torch.trapezoid(curve, dim=0) / steps
 
 
@@ -75,7 +76,8 @@ def insertion(
 ) -> Tensor:
     """Return for each image (B,) the area under the class probability while pixels are revealed.
 
-    As `deletion`, but starting from a grey image, the hottest pixels first; higher is better.
+    The image is grey at first and the hottest pixels are revealed first; a larger area is better.
+    The arguments and the other details are those of `deletion`.
     """
     return deletion(model, explanation, steps, batch_size, targets, reveal=True)
 
@@ -83,7 +85,14 @@ def insertion(
 def _metric(
     name: str, area: Callable[..., Tensor], change: str, direction: str
 ) -> ExplanationMetric:
-    """Return a metric that is the area under the class probability while pixels change."""
+    """Return a metric that is the area under the class probability while pixels change.
+
+    Args:
+        name: name of the metric and of its column.
+        area: `deletion` or `insertion`.
+        change: participle that describes the change, for the meaning of the column.
+        direction: `higher` or `lower`, whichever is better.
+    """
     meaning = f"mean probability of the explained class while pixels are {change}, the hottest "
     return ExplanationMetric(
         name,

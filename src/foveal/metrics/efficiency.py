@@ -12,6 +12,8 @@ from foveal.metrics.metric import About, Metric
 from foveal.metrics.observing import evaluating
 from foveal.models.image_model import ImageModel
 
+WARMUP_PASSES = 3  # passes before the timed ones; the first passes of a model are slower
+
 
 def parameters(model: ImageModel) -> int:
     """Return the number of parameters of the model, without buffers."""
@@ -19,14 +21,16 @@ def parameters(model: ImageModel) -> int:
 
 
 def _bilinear_flops(*args: object, out_shape: torch.Size, **kwargs: object) -> int:
-    # Each interpolated value is a sum of four products.
+    """Return the operations of bilinear sampling: each value is a sum of four products."""
     return 2 * 4 * int(out_shape.numel())
 
 
 def _multiply_add_flops(*args: object, out_shape: torch.Size, **kwargs: object) -> int:
+    """Return the operations of one multiply-add per value."""
     return 2 * int(out_shape.numel())
 
 
+# Operations that torch's counter ignores, with their number of floating-point operations.
 _aten = torch.ops.aten
 _EXTRA_FLOPS = {
     **dict.fromkeys(
@@ -40,13 +44,14 @@ _EXTRA_FLOPS = {
 def macs(model: ImageModel, size: tuple[int, int]) -> int:
     """Return the multiply-adds of one forward pass of one image of `size` (H, W) in pixels.
 
-    torch's FLOP counter, halved, covers convolutions, linear layers and attention. Two operations
-    that it ignores are added: bilinear sampling (`grid_sample`, `interpolate`) with four per
-    output value, hence `4 * C * P * P` per patch; and the weighted sums of local attention
-    (`addcmul`) with one per value and window position. Corner detectors are counted by the
-    convolutions of their gradients and smoothing windows. Elementwise operations (activation,
-    normalisation, the corner response, softmax) and operations that only move values (pooling,
-    sorting, slices of integer pixels) are not counted.
+    torch's counter of floating-point operations covers convolutions, linear layers and attention; a
+    multiply-add is two of its operations. Two operations that it ignores are added. Bilinear
+    sampling (`grid_sample`, `interpolate`) has four multiply-adds per output value, and therefore
+    `4 * C * P * P` per patch. The weighted sums of local attention (`addcmul`) have one per value
+    and position of the window. Of corner detectors, the convolutions for their gradients and
+    smoothing windows are counted. Elementwise operations (activation, normalisation, the corner
+    response, softmax) and operations that only move values (pooling, sorting, slices of integer
+    pixels) are not counted.
     """
     from torch.utils.flop_counter import FlopCounterMode  # slow: imports Triton
 
@@ -68,20 +73,21 @@ def latency_ms(model: ImageModel, size: tuple[int, int], repeats: int = 50) -> f
     Args:
         model: a model on any device; a GPU is synchronised.
         size: height and width of the image in pixels.
-        repeats: number of timed passes, after three for warm-up.
+        repeats: number of timed passes, which follow three passes for warm-up.
     """
-    threads = torch.get_num_threads()
+    thread_count = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with evaluating(model):
             image = _image(model, size)
-            seconds = [_seconds(model, image) for _ in range(repeats + 3)]
+            seconds = [_seconds(model, image) for _ in range(WARMUP_PASSES + repeats)]
     finally:
-        torch.set_num_threads(threads)
-    return 1000 * statistics.median(seconds[3:])
+        torch.set_num_threads(thread_count)
+    return 1000 * statistics.median(seconds[WARMUP_PASSES:])
 
 
 def _seconds(model: ImageModel, image: Tensor) -> float:
+    """Return the duration of one forward pass."""
     start = time.perf_counter()
     model(image)
     if image.is_cuda:
@@ -90,6 +96,7 @@ def _seconds(model: ImageModel, image: Tensor) -> float:
 
 
 def _image(model: ImageModel, size: tuple[int, int]) -> Tensor:
+    """Return an image (1, C, H, W) of noise, always the same, with the model's dtype and device."""
     # A separate generator leaves the caller's random generators unchanged.
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(1, model.in_channels, *size, generator=generator)
@@ -99,7 +106,7 @@ def _image(model: ImageModel, size: tuple[int, int]) -> Tensor:
 PARAMETERS = Metric(
     "parameters",
     lambda subject: {"parameters": parameters(subject.model)},
-    (Column("parameters", "parameters", "{:,}", "number of trainable parameters", "lower"),),
+    (Column("parameters", "parameters", "{:,}", "number of parameters", "lower"),),
     about=About.COST,
 )
 MACS = Metric(

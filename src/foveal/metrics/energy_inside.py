@@ -10,11 +10,13 @@ from foveal.metrics.truth import check_truth, fraction_inside, localisation
 def energy_inside(explanation: Explanation, truth: Tensor) -> Tensor:
     """Return for each image (B,) the fraction of positive heat inside the annotated region.
 
-    The energy-based pointing game of Wang et al. 2020, "Score-CAM", section 4.3. A uniform
-    explanation gets the relative area of the region. NaN if the region is empty or no heat is
-    positive.
+    This is the energy-based pointing game of Wang et al. 2020, "Score-CAM", section 4.3. For a
+    uniform explanation, the value is the relative area of the region. It is NaN if the region is
+    empty or no heat is positive.
 
-    See `localisation` for the arguments.
+    Args:
+        explanation: explanation of B images of H x W pixels, with maps or patches.
+        truth: (B, H, W) or (B, 1, H, W), above 0 in the annotated region.
 
     Raises:
         ValueError: the shapes do not match, or there is no heat.

@@ -9,12 +9,13 @@ from foveal.metrics.subject import Explained
 
 
 def _measure(batch: Explained) -> dict[str, Tensor]:
-    images = len(batch.test)
-    each = {
+    """Return the cost and the duration per image of a batch, the same (B,) for each image."""
+    count = len(batch.test)
+    values = {
         "cost_forward_passes": batch.explanation.cost,
-        "ms_per_image": 1000 * batch.seconds / images,
+        "ms_per_image": 1000 * batch.seconds / count,
     }
-    return {key: torch.full((images,), value, dtype=torch.double) for key, value in each.items()}
+    return {key: torch.full((count,), value, dtype=torch.double) for key, value in values.items()}
 
 
 EXPLANATION_COST = ExplanationMetric(
@@ -25,7 +26,8 @@ EXPLANATION_COST = ExplanationMetric(
             "cost_forward_passes",
             "forward passes",
             "{:.1f}",
-            "cost of prediction and explanation together, in forward passes",
+            "multiply-adds of prediction and explanation together, divided by those of the "
+            "prediction",
             "lower",
         ),
         Column(

@@ -1,4 +1,7 @@
-"""Evaluation of a model on a dataset with all metrics, as in `foveal evaluate`."""
+"""Evaluation of a model on a dataset with all metrics, as in `foveal evaluate`.
+
+A figure is the value of one column of a metric.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -43,9 +46,9 @@ def evaluate(
         those measured on a sample), input_size ([height, width]) and seed, as JSON values.
 
     Raises:
-        UserError: no images, labels outside the model's classes, or arguments of a wrong type.
+        UserError: there are no images, a label is not a class, or an argument has the wrong type.
     """
-    _check_kinds(model, test, train)
+    _check_types(model, test, train)
     batch_size = at_least_one("batch_size", batch_size)
     test = _match_labels(model, test, name)
     train = None if train is None else _match_labels(model, train, name)
@@ -123,7 +126,8 @@ def measure_on_samples(subject: Subject) -> dict[str, float]:
     return figures
 
 
-def _check_kinds(model: ImageModel, test: ImageSet[Any], train: ImageSet | None) -> None:
+def _check_types(model: ImageModel, test: ImageSet[Any], train: ImageSet | None) -> None:
+    """Raise UserError unless the arguments of `evaluate` are a Foveal model and image sets."""
     if not isinstance(model, ImageModel):
         raise UserError(
             f"Expected a Foveal model, as foveal.load returns, but got {type(model).__name__}."
@@ -138,12 +142,14 @@ def _check_kinds(model: ImageModel, test: ImageSet[Any], train: ImageSet | None)
 
 
 def _match_labels(model: ImageModel, images: ImageSet, name: str | None) -> ImageSet:
+    """Return images with labels for the model's tasks, as indices of the model's classes."""
     matched, _ = with_model_classes(images.of(model.tasks), model, name)
-    _check(model, matched)
+    _check_labels(model, matched)
     return matched
 
 
-def _check(model: ImageModel, data: ImageSet) -> None:
+def _check_labels(model: ImageModel, data: ImageSet) -> None:
+    """Raise UserError if there are no images or a label is not an index of the model's classes."""
     if len(data) == 0:
         raise UserError(f"Expected images in {data.name} ({data.split}), but there are none.")
     if not model.num_classes:

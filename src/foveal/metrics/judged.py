@@ -1,4 +1,8 @@
-"""Sufficiency and necessity: predictions of an independent judge with and without the evidence."""
+"""Sufficiency and necessity: predictions of a judge with and without the evidence.
+
+A judge is a classifier that is trained independently of the explained model, on images with regions
+greyed out, to tell how much evidence a region contains.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -22,7 +26,7 @@ from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel
 
 FRACTIONS = (0.05, 0.1, 0.2, 0.5)  # fractions of the pixels that are used as a map's evidence
-TOP = 0.1  # the fraction shown in tables
+TABLE_FRACTION = 0.1  # the fraction whose figures are shown in tables
 
 
 class Judged(NamedTuple):
@@ -30,7 +34,7 @@ class Judged(NamedTuple):
 
     sufficiency: float  # accuracy of the judge given only the evidence
     sufficiency_agreement: float  # fraction of these predictions that equal the model's
-    necessity: float  # drop of the judge's accuracy when the evidence is greyed out
+    necessity: float  # drop in the judge's accuracy when the evidence is greyed out
 
 
 def judged(
@@ -44,22 +48,23 @@ def judged(
     """Return how well an independent judge classifies images from the model's evidence.
 
     The judge was trained on images with random regions of any size greyed out, so that greyed
-    images are within its distribution (EVAL-X, Jethani et al. 2021, "Have we learned to
+    images are within its training distribution (EVAL-X, Jethani et al. 2021, "Have we learned to
     explain?"). If the model predicts the class, but the judge cannot predict it from the evidence,
     then the evidence encodes the prediction instead of explaining it.
 
     Args:
         judge: a classifier trained with `augment.hide`; grey is its mean pixel.
         test: N labelled images; their classes are matched with the judge's by name.
-        evidence: (N, H, W) booleans.
+        evidence: (N, H, W) booleans, the pixels that the judge is shown.
         answers: (N,) the model's predictions, as indices of the classes of `test`.
         batch_size: images per forward pass.
 
     Raises:
-        UserError: images of a class that the judge does not have.
+        UserError: an image belongs to a class that the judge does not have.
     """
-    (values,) = _judge(judge, test, [evidence], answers, batch_size)
-    return Judged(*(float(value.mean()) for value in values.values()))
+    (result,) = _judge_evidence(judge, test, [evidence], answers, batch_size)
+    means = {name: float(values.mean()) for name, values in result.items()}
+    return Judged(**means)
 
 
 def judged_explanation(
@@ -67,66 +72,76 @@ def judged_explanation(
 ) -> dict[str, Tensor]:
     """Return the fields of `Judged` for an explanation, as values (B,) per image.
 
-    For maps, the evidence is each of `FRACTIONS` of the pixels, the hottest ones, and the keys are
-    `sufficiency_at_5%` and so on.
+    For maps there is one result for each of `FRACTIONS`: the evidence is this fraction of the
+    pixels, the hottest ones, and the key ends with the fraction, as in `sufficiency_at_5%`.
 
     Args:
-        judge: a judge as for `judged`.
+        judge: a classifier trained with `augment.hide`.
         test: the B explained images, with labels.
         explanation: an explanation with patches or maps.
         batch_size: images per forward pass.
 
     Raises:
-        UserError: images of a class that the judge does not have.
+        UserError: an image belongs to a class that the judge does not have.
     """
     if explanation.maps is None:
-        evidence = {"": explanation.evidence}
+        masks = {"": explanation.evidence}
     else:
-        evidence = {_suffix(part): explanation.top_evidence(part) for part in FRACTIONS}
-    results = _judge(judge, test, list(evidence.values()), explanation.predictions, batch_size)
+        masks = {_suffix(f): explanation.top_evidence(f) for f in FRACTIONS}
+    results = _judge_evidence(
+        judge, test, list(masks.values()), explanation.predictions, batch_size
+    )
     return {
-        f"{name}{suffix}": value
-        for suffix, values in zip(evidence, results, strict=True)
-        for name, value in values.items()
+        f"{name}{suffix}": values
+        for suffix, result in zip(masks, results, strict=True)
+        for name, values in result.items()
     }
 
 
 def at_top(row: Mapping[str, object]) -> dict[str, object]:
-    """Return a row with its figures at the fraction `TOP` also under keys without a suffix."""
-    suffix = _suffix(TOP)
-    top = {k.removesuffix(suffix): value for k, value in row.items() if k.endswith(suffix)}
-    return {"evidence_fraction": TOP, **row, **top}
+    """Return the figures of an explanation as a row of a table.
+
+    A map has figures at several fractions of the pixels, under keys with a suffix. Those at
+    `TABLE_FRACTION` are copied to keys without a suffix, where the row of patches has its figures.
+    """
+    suffix = _suffix(TABLE_FRACTION)
+    copied = {key.removesuffix(suffix): row[key] for key in row if key.endswith(suffix)}
+    return {"evidence_fraction": TABLE_FRACTION, **row, **copied}
 
 
 def _suffix(fraction: float) -> str:
+    """Return the end of the keys of a map's figures at a fraction of the pixels."""
     return f"_at_{fraction:.0%}"
 
 
-def _judge(
+def _judge_evidence(
     judge: ImageModel,
     test: ImageSet,
-    evidence: list[Tensor],
+    masks: list[Tensor],
     predictions: Tensor,
     batch_size: int,
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield for each evidence (N, H, W) the fields of `Judged` as values (N,) per image."""
+    """Yield for each mask (N, H, W) of evidence the fields of `Judged` as values (N,) per image."""
     labels, predictions = _as_judge_classes(judge, test, predictions)
-    none_greyed = torch.zeros_like(evidence[0])
-    unmasked = (_predict(judge, test.images, none_greyed, batch_size) == labels).double()
-    for part in evidence:
-        shown = _predict(judge, test.images, ~part, batch_size)
-        hidden = _predict(judge, test.images, part, batch_size)
+    none_greyed = torch.zeros_like(masks[0])
+    correct_in_full = (_predict(judge, test.images, none_greyed, batch_size) == labels).double()
+    for mask in masks:
+        on_evidence = _predict(judge, test.images, ~mask, batch_size)
+        without_evidence = _predict(judge, test.images, mask, batch_size)
         yield {
-            "sufficiency": (shown == labels).double(),
-            "sufficiency_agreement": (shown == predictions).double(),
-            "necessity": unmasked - (hidden == labels).double(),
+            "sufficiency": (on_evidence == labels).double(),
+            "sufficiency_agreement": (on_evidence == predictions).double(),
+            "necessity": correct_in_full - (without_evidence == labels).double(),
         }
 
 
 def _as_judge_classes(
     judge: ImageModel, test: ImageSet, predictions: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return labels and predictions as indices of the judge's classes, -1 for other predictions."""
+    """Return labels and predictions as indices of the judge's classes.
+
+    A prediction of a class that the judge does not have becomes -1.
+    """
     if not test.classes:
         return test.labels, predictions
     classes = classes_of(judge, f"the judge ({judge.name})")
@@ -140,14 +155,15 @@ def _as_judge_classes(
     return labels, new_labels(predictions, indices)
 
 
-def _predict(judge: ImageModel, images: Tensor, greyed: Tensor, batch_size: int) -> Tensor:
-    """Return the judge's classes (N,) for uint8 images with pixels greyed."""
+def _predict(judge: ImageModel, images: Tensor, is_greyed: Tensor, batch_size: int) -> Tensor:
+    """Return the judge's predictions (N,) for uint8 images with the marked pixels greyed out."""
     predictions = []
     with evaluating(judge):
-        for batch, grey in zip(images.split(batch_size), greyed.split(batch_size), strict=True):
+        batches = zip(images.split(batch_size), is_greyed.split(batch_size), strict=True)
+        for batch, is_grey in batches:
             floats = as_floats(judge, batch)
-            shown = torch.where(grey[:, None].to(floats.device), judge.mean, floats)
-            predictions.append(judge(shown).argmax(dim=1).cpu())
+            masked = torch.where(is_grey[:, None].to(floats.device), judge.mean, floats)
+            predictions.append(judge(masked).argmax(dim=1).cpu())
     return torch.cat(predictions)
 
 
@@ -156,14 +172,14 @@ COLUMNS = (
         "sufficiency",
         "sufficiency",
         "{:.1%}",
-        "accuracy of an independent judge on the evidence alone, all else grey",
+        "accuracy of an independent judge on the evidence, with all other pixels grey",
         "higher",
     ),
     Column(
         "sufficiency_agreement",
         "agreement",
         "{:.1%}",
-        "how often the judge, given the evidence alone, makes the same prediction as the model",
+        "how often the judge, shown only the evidence, makes the same prediction as the model",
         "higher",
     ),
     Column(
@@ -188,6 +204,7 @@ MAP_COLUMNS = tuple(
 
 
 def _measure_patches(subject: Subject) -> dict[str, float]:
+    """Return the means over all images of the fields of `Judged` for a model with keypoints."""
     assert subject.judge is not None
     evidence = evidence_masks(subject.observed, subject.batch_size)
     predictions = subject.observed.logits.argmax(dim=1)
@@ -198,15 +215,16 @@ def _measure_patches(subject: Subject) -> dict[str, float]:
 
 
 def _measure_maps(subject: Subject) -> dict[str, float]:
+    """Return the means over all images of the fields of `Judged` for a model with maps."""
     assert subject.judge is not None
-    parts: dict[str, list[Tensor]] = {}
+    values_by_key: dict[str, list[Tensor]] = {}
     for batch in subject.test.batches(subject.batch_size):
         images = as_floats(subject.model, batch.images)
         explanation = subject.model.explain(images, subject.batch_size)
         result = judged_explanation(subject.judge, batch, explanation, subject.batch_size)
         for key, values in result.items():
-            parts.setdefault(key, []).append(values)
-    return {key: float(torch.cat(values).mean()) for key, values in parts.items()}
+            values_by_key.setdefault(key, []).append(values)
+    return {key: float(torch.cat(values).mean()) for key, values in values_by_key.items()}
 
 
 def _measure_explanation(batch: Explained) -> dict[str, Tensor]:

@@ -1,4 +1,8 @@
-"""Declarations of metrics: measurement, requirements and columns."""
+"""Declarations of metrics: measurement, requirements and columns.
+
+A figure is the value of one column of a metric. A metric of models is measured on a subject, which
+is a model with its data; a metric of explanations is measured on batches of explained images.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,13 +14,13 @@ from torch import Tensor
 from foveal.foundation.columns import Column
 from foveal.metrics.subject import Explained, Need, Subject
 
-Input = TypeVar("Input")
-Figure = TypeVar("Figure")
-SAMPLE = 200  # images for metrics that require many passes
+Input = TypeVar("Input")  # what `measure` receives: a subject, or a batch of explained images
+Figure = TypeVar("Figure")  # what it returns for a column: a number, or values (B,) per image
+SAMPLE = 200  # number of images for metrics that require many passes
 
 
 class About(Enum):
-    """Subject of a metric; tables list the columns in this order."""
+    """What a metric describes; tables list the columns in this order."""
 
     PREDICTION = 0
     EXPLANATION = 1
@@ -29,11 +33,12 @@ class Measurement(Generic[Input, Figure]):
 
     Attributes:
         name: key in the registry.
-        measure: subject or batch -> value of each column.
+        measure: function from a subject or a batch to the figures, by the keys of their columns.
         columns: columns of the figures, in their order.
         needs: requirements; the metric is skipped unless all are met.
         about: what the metric describes.
-        sample: number of images to measure, if it requires too many passes for all.
+        sample: number of images to measure, if all images would require too many passes; None to
+            measure all.
     """
 
     name: str
@@ -62,11 +67,12 @@ def mean_ignoring_nan(values: Tensor) -> float:
 class ExplanationMetric(Measurement[Explained, Tensor]):
     """A metric of explanations by any method, which `compare` measures batch by batch.
 
-    `measure` returns values (B,), NaN where undefined. After `sample` images no further batch is
-    measured.
+    `measure` returns values (B,) per image, NaN where they are undefined. If there is a `sample`,
+    no further batch is measured after that many images.
 
     Attributes:
-        pool: values (N,) of all images -> figure; NaN to omit it.
+        pool: function from the values (N,) of all images to the figure, or to NaN, which omits the
+            figure.
     """
 
     pool: Callable[[Tensor], float] = mean_ignoring_nan

@@ -1,4 +1,7 @@
-"""Observation of a model in evaluation mode over all images of a dataset."""
+"""Observation of a model in evaluation mode over all images of a dataset.
+
+An observation is an explanation that a model computes together with its logits.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -46,15 +49,17 @@ def observe_all(
         batch_size: images per forward pass; bounds the memory.
 
     Returns:
-        An explanation whose images, patches and thumbnails have their shapes but contain NaN, and
-        use no memory.
+        An explanation whose images, patches and thumbnails have the right shapes, but contain NaN
+        instead of pixels, so that they use almost no memory.
 
     Raises:
         UserError: there are no images, or they are not uint8 or not of the model's shape.
     """
     with evaluating(model):
-        parts = [_without_pixels(model.observe(v)) for v in _views(model, images, batch_size)]
-    first, count = parts[0], len(images)
+        views = _views(model, images, batch_size)
+        parts = [_without_pixels(model.observe(view)) for view in views]
+    first = parts[0]
+    count = len(images)
     size = images.size if isinstance(images, LargeImages) else images.shape[-2:]
     return Explanation(
         images=_nans((first.images.shape[1], *size), count),
@@ -71,10 +76,11 @@ def observe_all(
 def _views(
     model: ImageModel, images: Tensor | Photos | LargeImages, batch_size: int
 ) -> Iterator[View]:
+    """Yield the batches of images in the form that the model's `observe` takes."""
     count = len(images)
     if isinstance(images, LargeImages):
-        for part in torch.arange(count).split(batch_size):
-            yield model.view(images, part)
+        for indices in torch.arange(count).split(batch_size):
+            yield model.view(images, indices)
         return
     if images.dtype != torch.uint8 or count == 0:
         raise UserError(f"Expected at least 1 uint8 image, but got {count} of {images.dtype}.")
@@ -85,7 +91,10 @@ def _views(
 
 
 def _without_pixels(observed: Explanation) -> Explanation:
-    """Return the observation of a batch on the CPU, with the pixels of its first image only."""
+    """Return the observation of a batch on the CPU, with the pixels of only its first image.
+
+    Those of the first image are kept for their shapes.
+    """
     images, patches, thumbnail = (
         None if tensor is None else tensor[:1].cpu()
         for tensor in (observed.images, observed.patches, observed.thumbnail)
@@ -108,10 +117,11 @@ def _without_pixels(observed: Explanation) -> Explanation:
 
 
 def _nans(shape: Sequence[int], count: int) -> Tensor:
-    """Return NaN instead of the pixels (count, *shape), without using memory."""
+    """Return NaN (count, *shape) in place of pixels, stored as a single value."""
     return torch.tensor(float("nan")).expand(count, *shape)
 
 
 def _concatenate(parts: list[Tensor | None]) -> Tensor | None:
+    """Return the tensors of all batches as one tensor, or None if the model has none."""
     tensors = [part for part in parts if part is not None]
     return torch.cat(tensors) if tensors else None

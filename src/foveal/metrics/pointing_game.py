@@ -10,12 +10,15 @@ from foveal.metrics.truth import check_truth, fraction_inside, localisation
 def pointing_game(explanation: Explanation, truth: Tensor) -> Tensor:
     """Return for each image (B,) whether the pixel of maximum heat is in the annotated region.
 
-    After Zhang et al. 2018, "Top-down neural attention by excitation backprop", section 4.1,
-    without their tolerance. If several pixels share the maximum, such as those of a patch or of a
-    cell of a coarse map, the value is the fraction of them inside, the expected hit of a random
-    one. A uniform explanation gets the relative area of the region. NaN if the region is empty.
+    This is the pointing game of Zhang et al. 2018, "Top-down neural attention by excitation
+    backprop", section 4.1, but without their tolerance around the maximum. If several pixels share
+    the maximum, such as those of a patch or of a cell of a coarse map, the value is the fraction of
+    them inside, which is the expected value if one of them were drawn at random. For a uniform
+    explanation, the value is the relative area of the region. It is NaN if the region is empty.
 
-    See `localisation` for the arguments.
+    Args:
+        explanation: explanation of B images of H x W pixels, with maps or patches.
+        truth: (B, H, W) or (B, 1, H, W), above 0 in the annotated region.
 
     Raises:
         ValueError: the shapes do not match, or there is no heat.

@@ -1,4 +1,7 @@
-"""Position leakage: accuracy of a probe that is given only the keypoint coordinates."""
+"""Position leakage: accuracy of a probe that is given only the keypoint coordinates.
+
+A probe is a small classifier that is trained to measure what information its inputs contain.
+"""
 
 import copy
 
@@ -18,9 +21,10 @@ from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel
 
 MIN_PROBE_IMAGES = 10  # minimum number of images to train the probe on
-STEPS = 2000
-BATCH = 512
-CHECKS = 40  # evaluations on held-out images during training, to select the best probe
+HIDDEN_FEATURES = 128  # features of each hidden layer of the probe
+STEPS = 2000  # training steps of the probe
+BATCH_SIZE = 512  # images per training step of the probe
+EVALUATIONS = 40  # number of evaluations on held-out images, from which the best probe is selected
 
 
 def position_leakage(
@@ -34,12 +38,12 @@ def position_leakage(
 ) -> float:
     """Return the accuracy on `test` of a probe that is given only the keypoint coordinates.
 
-    A detector reads the whole image and may encode the class in the keypoints' positions, in which
-    case the patches explain nothing (Jethani et al. 2021, "Have we learned to explain?"). The
-    probe, a perceptron with two hidden layers of 128, is trained afresh on the frozen model's
-    keypoints in `train`, as the classifier receives them: at integer pixels if patches are slices,
-    and with scales if the model has them. If the positions encode nothing, its accuracy is the
-    frequency of the most common class.
+    A detector reads the whole image and may encode the class in the positions of the keypoints. In
+    that case the patches explain nothing (Jethani et al. 2021, "Have we learned to explain?"). The
+    probe, a perceptron with two hidden layers, is trained on the model's keypoints in `train`. It
+    receives them as the classifier does: at integer pixels if patches are slices, and with scales
+    if the model has them. If the positions encode nothing, the accuracy is about the frequency of
+    the most common class.
 
     Args:
         model: a model with keypoints; its mode and device are left unchanged.
@@ -68,46 +72,48 @@ def position_leakage(
 def _probe_accuracy(
     train_inputs: Tensor, test_inputs: Tensor, train_labels: Tensor, test_labels: Tensor
 ) -> float:
-    classes = int(max(train_labels.max(), test_labels.max())) + 1
-    probe = _train_probe(train_inputs, train_labels, classes)
+    """Return the accuracy on the test inputs of a probe that is trained on the others."""
+    num_classes = int(max(train_labels.max(), test_labels.max())) + 1
+    probe = _train_probe(train_inputs, train_labels, num_classes)
     with torch.no_grad():
         return mean_correct(probe(test_inputs), test_labels)
 
 
 def _coordinates(observed: Explanation) -> Tensor:
-    """Return the keypoints' coordinates (N, 2 K), or with their scales (N, 3 K)."""
+    """Return the keypoints' coordinates (N, 2 K), followed by their scales, if any: (N, 3 K)."""
     assert observed.keypoints is not None
     xy = observed.keypoints.float().flatten(1)
     return xy if observed.scales is None else torch.cat([xy, observed.scales.float()], dim=1)
 
 
 def _standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    mean, spread = train.mean(dim=0), train.std(dim=0)
-    # A constant coordinate carries no information; its rounding errors are not amplified.
-    spread = torch.where(spread > 1e-5, spread, torch.ones_like(spread))
-    return (train - mean) / spread, (test - mean) / spread
+    """Return inputs with the mean and the standard deviation of the training inputs removed."""
+    mean, std = train.mean(dim=0), train.std(dim=0)
+    # A constant coordinate is not divided, because that would amplify its rounding errors.
+    std = torch.where(std > 1e-5, std, torch.ones_like(std))
+    return (train - mean) / std, (test - mean) / std
 
 
 def _train_probe(inputs: Tensor, labels: Tensor, num_classes: int) -> nn.Module:
     """Return the probe with the lowest loss on a held-out tenth of the images."""
     probe = nn.Sequential(
-        nn.Linear(inputs.shape[1], 128),
+        nn.Linear(inputs.shape[1], HIDDEN_FEATURES),
         nn.ReLU(),
-        nn.Linear(128, 128),
+        nn.Linear(HIDDEN_FEATURES, HIDDEN_FEATURES),
         nn.ReLU(),
-        nn.Linear(128, num_classes),
+        nn.Linear(HIDDEN_FEATURES, num_classes),
     )
     optimizer = torch.optim.AdamW(probe.parameters(), weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=STEPS)
-    held_out, rest = torch.randperm(len(inputs)).tensor_split([len(inputs) // 10])
+    held_out, training = torch.randperm(len(inputs)).tensor_split([len(inputs) // 10])
     best, lowest_loss = probe, float("inf")
     for step in range(1, STEPS + 1):
-        batch = rest[torch.randint(len(rest), (BATCH,))]
+        batch = training[torch.randint(len(training), (BATCH_SIZE,))]
         optimizer.zero_grad()
         F.cross_entropy(probe(inputs[batch]), labels[batch]).backward()
         optimizer.step()
         schedule.step()
-        if step % (STEPS // CHECKS) == 0:
+        if step % (STEPS // EVALUATIONS) == 0:
             with torch.no_grad():
                 loss = float(F.cross_entropy(probe(inputs[held_out]), labels[held_out]))
             if loss < lowest_loss:
@@ -116,6 +122,7 @@ def _train_probe(inputs: Tensor, labels: Tensor, num_classes: int) -> nn.Module:
 
 
 def _measure(subject: Subject) -> dict[str, float]:
+    """Return the position leakage of a subject with enough training images, or nothing."""
     train = subject.train
     if train is None or len(train) < MIN_PROBE_IMAGES:
         return {}
@@ -131,8 +138,8 @@ POSITION_LEAKAGE = Metric(
             "position_leakage",
             "leakage",
             "{:.1%}",
-            "accuracy of a probe that predicts the class from keypoint coordinates alone; what it "
-            "can predict, the patches need not show",
+            "accuracy of a probe that predicts the class from keypoint coordinates alone: how much "
+            "the positions reveal without any pixel",
             "near chance level",
         ),
     ),

@@ -1,11 +1,11 @@
-"""Published metrics of explanations, computed by Quantus.
+"""Published metrics of explanations: metrics of other papers, computed by Quantus.
 
 Quantus is licensed under the GPLv3 and is a separate extra, imported only here and on first use.
 
 By default it divides attributions by their maximum and, for MPRT, takes absolute values. Both are
 disabled here (`RAW`), because signs and scale are part of a map. Metrics that depend only on the
-order of the pixels are given that order, with ties (as within a patch or a cell of a coarse map)
-broken at random: a uniform map scores like a random one.
+order of the pixels are given their ranks. Pixels of equal heat, as within a patch or a cell of a
+coarse map, are ranked at random, so that a uniform map scores like a random one.
 """
 
 import math
@@ -37,14 +37,16 @@ def pixel_flipping(case: Case) -> Score:
     """Measure the label's probability while pixels are blackened, hottest first; lower is better.
 
     Bach et al. 2015, "On pixel-wise explanations for non-linear classifier decisions by layer-wise
-    relevance propagation": the mean of the curve over its steps, the last of which leaves a black
-    image. Black is the minimum value of the image, Quantus' default. A step may end between two
-    channels of a pixel.
+    relevance propagation". The result is the mean of the curve over its steps, the last of which
+    leaves a black image. Black is the minimum value of the image, Quantus' default. A step may end
+    between two channels of a pixel.
     """
-    pixels, largest = case.heat[0].numel(), max(1, case.images[0].numel() // FLIPS)
-    step = next(n for n in range(largest, 0, -1) if pixels % n == 0)  # required by Quantus
+    pixel_count = case.heat[0].numel()
+    max_step = max(1, case.images[0].numel() // FLIPS)
+    # Quantus requires that a step divides the number of pixels.
+    step = next(n for n in range(max_step, 0, -1) if pixel_count % n == 0)
     metric = _quantus().PixelFlipping(features_in_step=step, perturb_baseline="black", **RAW)
-    curves = case.run(metric, case.order()[:, None])
+    curves = case.run(metric, case.ranks()[:, None])
     return _mean(sum(curve) / len(curve) for curve in curves)
 
 
@@ -58,12 +60,12 @@ def road(case: Case) -> Score:
     case = case.random_sample()
     metric = _quantus().ROAD(percentages=list(PERCENTAGES), noise=0.01, **RAW)
     # Quantus counts and sorts the values of all channels, but removes pixels. Therefore its number
-    # of pixels is set here, and the order is given in the first channel.
+    # of pixels is set here, and the ranks are given in the first channel.
     metric.a_size = case.heat[0].numel()
-    order = torch.zeros_like(case.images)
-    order[:, 0] = case.order()
-    # Given several batches, Quantus averages only the first.
-    accuracies = case.run(metric, order, batch_size=len(case))
+    ranks = torch.zeros_like(case.images)
+    ranks[:, 0] = case.ranks()
+    # Quantus would average only the first of several batches.
+    accuracies = case.run(metric, ranks, batch_size=len(case))
     return Score(float(sum(accuracies.values())) / len(PERCENTAGES), len(case))
 
 
@@ -75,7 +77,7 @@ def pointing_game(case: Case) -> Score:
     also counts a hit if any of several hottest pixels is inside, so one of them is drawn at random
     here.
     """
-    return _measure_in_masks("PointingGame", case, case.order())
+    return _measure_in_masks("PointingGame", case, case.ranks())
 
 
 def relevance_mass_accuracy(case: Case) -> Score:
@@ -90,12 +92,12 @@ def relevance_mass_accuracy(case: Case) -> Score:
 def mprt(case: Case) -> Score:
     """Measure the similarity of explanations of the model and a randomised copy; lower is better.
 
-    The model parameter randomisation test, Adebayo et al. 2018, "Sanity checks for saliency maps":
-    Spearman's rank correlation of signed heat, 1 if the explanation does not depend on the model.
-    Only the end of the paper's cascade is measured, with all layers randomised, as the intermediate
-    results depend on the order of the layers (Hedström et al. 2023, "Sanity checks revisited").
-    Layers are modules with `reset_parameters`. Uniform maps have no order and are skipped; if
-    only the copy's map is uniform, the similarity is 0. Measured on a sample.
+    This is the model parameter randomisation test of Adebayo et al. 2018, "Sanity checks for
+    saliency maps". The similarity is Spearman's rank correlation of signed heat, which is 1 if the
+    explanation does not depend on the model. Only the end of the paper's cascade is measured, with
+    all layers (modules with `reset_parameters`) randomised, because the intermediate results depend
+    on the order of the layers (Hedström et al. 2023, "Sanity checks revisited"). Uniform maps have
+    no order and are skipped; if only the copy's is uniform, the score is 0. Measured on a sample.
     """
     scores = _randomisation_scores("MPRT", case, skip_layers=True, return_last_correlation=True)
     return _mean(0.0 if math.isnan(score) else score for score in scores)
@@ -105,14 +107,14 @@ def efficient_mprt(case: Case) -> Score:
     """Measure the relative increase of a map's entropy in a randomised copy; higher is better.
 
     Hedström et al. 2023, "Sanity checks revisited": the entropy of a histogram of 100 bins, before
-    and after all layers are randomised; 0 if the explanation does not depend on the model. Images
-    and layers as in `mprt`. (The paper's smooth MPRT does not support custom explanations.)
+    and after all layers are randomised. The increase is 0 if the explanation does not depend on the
+    model. Images and layers are those of `mprt`. Quantus' smooth MPRT takes no custom explanations.
     """
     return _mean(_randomisation_scores("EfficientMPRT", case))
 
 
 class Published(NamedTuple):
-    """A published metric and its column in tables, or None if tables show Foveal's version."""
+    """A published metric and its column in tables; None if tables show Foveal's own version."""
 
     measure: Callable[[Case], Score]
     column: Column | None
@@ -136,7 +138,8 @@ METRICS: dict[str, Published] = {
             "published_road",
             "ROAD",
             "{:.2f}",
-            "accuracy with the hottest pixels imputed from their neighbours (Rong et al. 2022)",
+            "how often the explained class is predicted with the hottest pixels imputed from their "
+            "neighbours (Rong et al. 2022)",
             "lower",
         ),
     ),
@@ -233,11 +236,12 @@ def published(
 
 
 def _measure(case: Case, names: Sequence[str]) -> dict[str, float]:
+    """Return the mean and the number of images of each metric that can be measured."""
     figures: dict[str, float] = {}
     for name in names:
         score = METRICS[name].measure(case)
-        if score.images:
-            figures |= {name: score.mean, f"{name}_images": score.images}
+        if score.image_count:
+            figures |= {name: score.mean, f"{name}_images": score.image_count}
     return figures
 
 
@@ -246,15 +250,15 @@ def _check(explanation: Explanation, labels: Tensor, names: Sequence[str], sampl
     for name in names:
         if name not in METRICS:
             raise unknown_name("published metric", name, METRICS)
-    images, classes = explanation.logits.shape
-    if sample < 1 or images < 1:
-        raise UserError(f"Expected at least 1 image, but got {min(sample, images)}.")
-    if labels.shape != (images,):
-        raise UserError(f"Expected labels ({images},), but got {tuple(labels.shape)}.")
-    if labels.min() < 0 or labels.max() >= classes:
+    image_count, class_count = explanation.logits.shape
+    if sample < 1 or image_count < 1:
+        raise UserError(f"Expected at least 1 image, but got {min(sample, image_count)}.")
+    if labels.shape != (image_count,):
+        raise UserError(f"Expected labels ({image_count},), but got {tuple(labels.shape)}.")
+    if labels.min() < 0 or labels.max() >= class_count:
         raise UserError(
-            f"Expected labels from 0 to {classes - 1}, the model's classes, but got labels from "
-            f"{labels.min()} to {labels.max()}."
+            f"Expected labels from 0 to {class_count - 1}, the model's classes, but got labels "
+            f"from {labels.min()} to {labels.max()}."
         )
 
 
@@ -269,7 +273,7 @@ def _quantus() -> ModuleType:
 @contextmanager
 def _preserved_state(model: nn.Module, seed: int) -> Iterator[None]:
     """Restore on exit the model, global random generators, warnings and Quantus' model cache."""
-    state = np.random.get_state()  # noqa: NPY002  # Quantus draws from the global generator
+    numpy_state = np.random.get_state()  # noqa: NPY002  # Quantus draws from the global generator
     devices = list(range(torch.cuda.device_count()))
     try:
         with (
@@ -277,13 +281,13 @@ def _preserved_state(model: nn.Module, seed: int) -> Iterator[None]:
             torch.random.fork_rng(devices),
             warnings.catch_warnings(),
         ):
-            for source in ("quantus", "scipy", "numpy"):
-                warnings.filterwarnings("ignore", module=source)
+            for module in ("quantus", "scipy", "numpy"):
+                warnings.filterwarnings("ignore", module=module)
             np.random.seed(seed)  # noqa: NPY002
             torch.manual_seed(seed)
             yield
     finally:
-        np.random.set_state(state)  # noqa: NPY002
+        np.random.set_state(numpy_state)  # noqa: NPY002
         _quantus().PyTorchModel._get_last_softmax_layer_index.cache_clear()
 
 
@@ -293,30 +297,31 @@ def _mean(values: Iterable[float]) -> Score:
 
 
 def _measure_in_masks(name: str, case: Case, heat: Tensor) -> Score:
-    """Measure non-negative heat (B, H, W) of the images that have heat and a mask."""
+    """Measure a metric of heat and mask, by its name in Quantus, on the images that have both."""
     if case.masks is None:
         return NO_SCORE
     measurable = case.masks.flatten(1).any(dim=1) & heat.flatten(1).any(dim=1)
     if not measurable.any():
         return NO_SCORE
     # Quantus rejects a batch of uniform maps; a row of zeros changes neither fraction nor maximum.
-    rows = (case.images, heat[:, None], case.masks[:, None])
-    images, heat, masks = (F.pad(tensor[measurable], (0, 0, 0, 1)) for tensor in rows)
+    inputs = (case.images, heat[:, None], case.masks[:, None])
+    images, heat, masks = (F.pad(tensor[measurable], (0, 0, 0, 1)) for tensor in inputs)
     case = replace(case.subset(measurable), images=images)
     return _mean(case.run(getattr(_quantus(), name)(**RAW), heat, s_batch=masks.numpy()))
 
 
 def _randomisation_scores(name: str, case: Case, **settings: bool) -> list[float]:
-    """Return the MPRT of each image with a non-uniform map; empty if it cannot be measured.
+    """Return the scores of a sample of images with non-uniform maps; none if unmeasurable.
 
-    Quantus rejects a batch of uniform maps, which a randomised model may have, so an image with a
-    ramp as its heat is prepended. Heat is rescaled to [0, 1], because the range of nearly
-    uniform maps may be too small for a histogram of 100 bins; ranks and bins are unaffected.
+    Quantus rejects a batch of uniform maps, which a randomised model may have. Therefore an image
+    with a ramp as its heat is prepended, and its score omitted. Heat is rescaled to [0, 1], which
+    leaves ranks and bins unchanged, because the range of nearly uniform maps may be too small for a
+    histogram of 100 bins.
     """
-    varied = case.heat.amax(dim=(1, 2)) > case.heat.amin(dim=(1, 2))
-    case = case.subset(varied).random_sample()
-    layers = any(hasattr(module, "reset_parameters") for module in case.model.modules())
-    if case.explain is None or len(case) == 0 or not layers:
+    is_varied = case.heat.amax(dim=(1, 2)) > case.heat.amin(dim=(1, 2))
+    case = case.subset(is_varied).random_sample()
+    has_layers = any(hasattr(module, "reset_parameters") for module in case.model.modules())
+    if case.explain is None or len(case) == 0 or not has_layers:
         return []
     explain, shape = case.explain, case.heat.shape
     ramp = torch.linspace(0, 1, case.heat[0].numel()).reshape(1, *shape[1:])
@@ -335,7 +340,7 @@ def _randomisation_scores(name: str, case: Case, **settings: bool) -> list[float
     case = case.subset(torch.tensor([0, *range(len(case))]))
     metric = getattr(_quantus(), name)(layer_order="bottom_up", seed=case.seed, **settings, **RAW)
     scores = case.run(metric, heat, explain_func=explain_with_ramp, batch_size=len(case))
-    return [float(score) for score in scores][1:]
+    return [float(score) for score in scores][1:]  # without that of the ramp
 
 
 def _rescale(heat: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Inputs of the published metrics in the form that Quantus requires."""
+"""Inputs of the published metrics, which Quantus computes, in the form that it requires.
+
+Heat is the importance of each pixel of an image according to an explanation.
+"""
 
 import math
 from collections.abc import Callable
@@ -10,16 +13,17 @@ from torch import Tensor, nn
 
 from foveal.observation.logits import probabilities
 
-# (model, images (B, C, H, W) in [0, 1] on the CPU, targets (B,)) -> heat (B, H, W)
+# Function from a model, images (B, C, H, W) in [0, 1] on the CPU, and the indices (B,) of the
+# classes to explain, to heat (B, H, W).
 Explain = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Result = TypeVar("Result")
 
 
 class Score(NamedTuple):
-    """Mean of a metric and the number of images."""
+    """Mean of a metric, and the number of images that it was measured on."""
 
     mean: float
-    images: int
+    image_count: int
 
 
 NO_SCORE = Score(math.nan, 0)  # the metric cannot be measured on any image
@@ -28,7 +32,8 @@ NO_SCORE = Score(math.nan, 0)  # the metric cannot be measured on any image
 class Probabilities(nn.Module):
     """A classifier's probabilities (B, classes) for any number of images (B, C, H, W).
 
-    Quantus removes a softmax that is the last module; the identity after it prevents this.
+    Quantus removes a softmax if it is the last module of a model. The identity as the last module
+    prevents this.
     """
 
     def __init__(self, model: nn.Module, batch_size: int):
@@ -38,12 +43,13 @@ class Probabilities(nn.Module):
         self.last = nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return float32 probabilities, `batch_size` images at a time."""
-        like = next(self.model.parameters(), images)
-        parts = [
-            self.model(batch.to(like, copy=True)).float() for batch in images.split(self.batch_size)
+        """Return float32 probabilities, computed for `batch_size` images at a time."""
+        reference = next(self.model.parameters(), images)
+        logits = [
+            self.model(batch.to(reference, copy=True)).float()
+            for batch in images.split(self.batch_size)
         ]
-        return self.last(probabilities(torch.cat(parts)))
+        return self.last(probabilities(torch.cat(logits)))
 
 
 @dataclass(frozen=True)
@@ -51,13 +57,14 @@ class Case:
     """Input of a metric; all tensors are on the CPU with the same first dimension B.
 
     Attributes:
-        model: images -> probabilities, in evaluation mode.
+        model: the explained model, which returns probabilities, in evaluation mode.
         images: (B, C, H, W), floats in [0, 1].
         labels: (B,) classes whose probability or accuracy is measured.
-        heat: (B, H, W), raw.
+        heat: (B, H, W), the raw values of the explanation.
         masks: (B, H, W) booleans, True in the annotated region; or None.
-        explain: computes the heat for any model; or None.
-        sample: number of random images for slow metrics.
+        explain: function that computes the heat for any model; or None, which skips the metrics
+            that need it.
+        sample: number of random images that slow metrics are measured on.
         seed: seed of all random draws.
     """
 
@@ -74,26 +81,29 @@ class Case:
         return len(self.labels)
 
     def subset(self, rows: Tensor) -> "Case":
-        """Return some of the images, by indices or booleans (B,)."""
+        """Return the case of some of the images, selected by indices or by booleans (B,)."""
         masks = None if self.masks is None else self.masks[rows]
         images, labels, heat = self.images[rows], self.labels[rows], self.heat[rows]
         return replace(self, images=images, labels=labels, heat=heat, masks=masks)
 
     def random_sample(self) -> "Case":
-        """Return `sample` random images, or all if there are fewer."""
+        """Return the case of `sample` random images, or of all if there are fewer."""
         generator = torch.Generator().manual_seed(self.seed)
         return self.subset(torch.randperm(len(self), generator=generator)[: self.sample])
 
-    def order(self) -> Tensor:
-        """Return ranks (B, H, W), from 1 for the coldest to H W for the hottest, without ties."""
+    def ranks(self) -> Tensor:
+        """Return the rank (B, H, W) of each pixel by heat, from 1 for the coldest to H W.
+
+        Pixels of equal heat are ranked at random.
+        """
         heat = self.heat.flatten(1)
         generator = torch.Generator().manual_seed(self.seed)
         permutation = torch.rand(heat.shape, generator=generator).argsort(dim=1)
         order = permutation.gather(1, heat.gather(1, permutation).argsort(dim=1, stable=True))
-        ranks = torch.arange(1.0, heat.shape[1] + 1).expand_as(heat)
-        return torch.empty_like(heat).scatter_(1, order, ranks).view_as(self.heat)
+        ascending = torch.arange(1.0, heat.shape[1] + 1).expand_as(heat)
+        return torch.empty_like(heat).scatter_(1, order, ascending).view_as(self.heat)
 
     def run(self, metric: Callable[..., Result], attributions: Tensor, **options: object) -> Result:
         """Return the result of a Quantus metric for attributions (B, 1 or C, H, W)."""
-        x, y, a = self.images.numpy(), self.labels.numpy(), attributions.numpy()
-        return metric(self.model, x, y, a, channel_first=True, softmax=False, **options)
+        arrays = [tensor.numpy() for tensor in (self.images, self.labels, attributions)]
+        return metric(self.model, *arrays, channel_first=True, softmax=False, **options)

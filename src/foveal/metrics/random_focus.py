@@ -1,4 +1,7 @@
-"""Random focus: accuracy with another image's keypoints."""
+"""Random focus: accuracy with another image's keypoints.
+
+A focus model classifies an image from the patches at the keypoints that its detector chooses.
+"""
 
 from collections.abc import Iterator
 
@@ -30,8 +33,8 @@ def random_focus_accuracy(
 ) -> float:
     """Return the accuracy with each image's keypoints replaced by those of another image.
 
-    If it is as high as the accuracy, the choice of keypoints does not matter. The keypoints (and
-    scales) are permuted such that no image keeps its own.
+    If it is as high as the accuracy with the original keypoints, the choice of keypoints does not
+    matter. The keypoints (and scales) are permuted such that no image keeps its own.
 
     Args:
         model: a focus model; its mode and device are left unchanged.
@@ -44,18 +47,18 @@ def random_focus_accuracy(
         UserError: there is only one image.
     """
     observed = observed or observe_all(model, test.images, batch_size)
-    pixels = torch.arange(len(test))
+    indices = torch.arange(len(test))
     others = derangement(len(test), seed)
-    logits = logits_at(model, test.images, pixels, observed, others, batch_size)
+    logits = logits_at(model, test.images, indices, observed, others, batch_size)
     return mean_correct(logits, test.labels)
 
 
 def logits_at(
     model: ImageModel,
     images: Tensor | Photos | LargeImages,
-    pixels: Tensor,
+    pixel_sources: Tensor,
     observed: Explanation,
-    donors: Tensor,
+    keypoint_sources: Tensor,
     batch_size: int,
 ) -> Tensor:
     """Return the logits (M, classes) of some images' pixels at other images' keypoints.
@@ -63,50 +66,60 @@ def logits_at(
     Args:
         model: a focus model.
         images: (N, C, H, W), uint8, photographs, or large images.
-        pixels: (M,) indices of the images whose pixels are used.
+        pixel_sources: (M,) indices of the images whose pixels are used.
         observed: result of `observe_all` for `images`.
-        donors: (M,) indices of the images whose keypoints and scales are used.
+        keypoint_sources: (M,) indices of the images whose keypoints and scales are used.
         batch_size: images per forward pass.
     """
     assert observed.keypoints is not None
-    device, results, order = model.mean.device, [], []
+    device = model.mean.device
+    batch_logits, batch_rows = [], []
     with evaluating(model):
-        for part, indices, rows in _batches_of_one_size(images, pixels, batch_size):
-            sources = donors[rows]
+        for part, part_indices, rows in _batches_of_one_size(images, pixel_sources, batch_size):
+            sources = keypoint_sources[rows]
             scales = None if observed.scales is None else observed.scales[sources].to(device)
             keypoints = observed.keypoints[sources].to(device)
-            decision = model.decide(model.view(part, indices), Located(keypoints, scales))
-            results.append(decision.logits.cpu())
-            order.append(rows)
-    logits = torch.cat(results)
-    return torch.empty_like(logits).index_copy_(0, torch.cat(order), logits)
+            decision = model.decide(model.view(part, part_indices), Located(keypoints, scales))
+            batch_logits.append(decision.logits.cpu())
+            batch_rows.append(rows)
+    logits = torch.cat(batch_logits)
+    # Photographs are grouped by size, so their logits are put back in the order of the sources.
+    return torch.empty_like(logits).index_copy_(0, torch.cat(batch_rows), logits)
 
 
 def _batches_of_one_size(
-    images: Tensor | Photos | LargeImages, pixels: Tensor, batch_size: int
+    images: Tensor | Photos | LargeImages, indices: Tensor, batch_size: int
 ) -> Iterator[tuple[Tensor | LargeImages, Tensor, Tensor]]:
-    """Yield batches: images of one size, the indices (B,) to read, and their rows of `pixels`."""
+    """Yield batches of images of one size, as images, indices and rows.
+
+    The batch is the images at the indices (B,) into the images that are yielded. The rows (B,) are
+    the positions in the argument `indices` that the batch comes from.
+    """
     if not isinstance(images, Photos):
-        for rows in torch.arange(len(pixels)).split(batch_size):
-            yield images, pixels[rows], rows
+        for rows in torch.arange(len(indices)).split(batch_size):
+            yield images, indices[rows], rows
         return
-    first = 0
+    start = 0
     for part in images.parts:
-        part_rows = ((pixels >= first) & (pixels < first + len(part))).nonzero()[:, 0]
+        part_rows = ((indices >= start) & (indices < start + len(part))).nonzero()[:, 0]
         limit = max(1, min(batch_size, PIXELS // (part.shape[-2] * part.shape[-1])))
         for rows in part_rows.split(limit) if len(part_rows) else ():
-            yield part, pixels[rows] - first, rows
-        first += len(part)
+            yield part, indices[rows] - start, rows
+        start += len(part)
 
 
 def derangement(count: int, seed: int) -> Tensor:
-    """Return a random cyclic permutation: the index of another image for each of `count` images."""
+    """Return for each of `count` images the index of another image, in one random cycle.
+
+    Raises:
+        UserError: there is only one image.
+    """
     if count < 2:
         raise UserError(f"Expected at least 2 images to swap keypoints between, but got {count}.")
     cycle = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    other = torch.empty_like(cycle)
-    other[cycle] = cycle.roll(-1)
-    return other
+    others = torch.empty_like(cycle)
+    others[cycle] = cycle.roll(-1)
+    return others
 
 
 def _measure(subject: Subject) -> dict[str, float]:

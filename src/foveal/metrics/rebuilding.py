@@ -12,9 +12,11 @@ from foveal.metrics.subject import Subject
 from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel
 
+MAX_WINDOW_PX = 11  # side of the windows of the structural similarity
+
 
 class Rebuilding(NamedTuple):
-    """Errors of reconstructed images, means over images."""
+    """Errors of reconstructed images, as means over images."""
 
     rebuilding_mse: float
     rebuilding_ssim: float
@@ -23,9 +25,10 @@ class Rebuilding(NamedTuple):
 def rebuilding(model: ImageModel, test: ImageSet, *, batch_size: int = 500) -> Rebuilding:
     """Return the mean squared error and the structural similarity of reconstructed images.
 
-    Pixels are from 0 to 1; the error of a constant image with the right mean is the variance. The
-    similarity is 1 for equal images (Wang et al. 2004; windows of 11x11 pixels with a Gaussian of
-    standard deviation 1.5, or the largest odd side that fits smaller images).
+    Pixel values are from 0 to 1. A reconstruction that is constant at the mean of the image has an
+    error equal to the variance of its pixels. The similarity is 1 for equal images (Wang et al.
+    2004). It is computed in windows of 11x11 pixels with a Gaussian of standard deviation 1.5; for
+    smaller images, the side of the window is the largest odd number of pixels that fits.
 
     Args:
         model: a reconstruction model; its mode and device are left unchanged.
@@ -34,20 +37,20 @@ def rebuilding(model: ImageModel, test: ImageSet, *, batch_size: int = 500) -> R
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    side = min(11, *test.images.shape[-2:])
-    kernel = side - (side % 2 == 0)
-    error = similarity = 0.0
+    max_window_px = min(MAX_WINDOW_PX, *test.images.shape[-2:])
+    window_px = max_window_px - (max_window_px % 2 == 0)  # odd
+    error_sum = similarity_sum = 0.0
     with evaluating(model):
         for batch in test.images.split(batch_size):
             images = as_floats(model, batch)
             rebuilt: Tensor = model(images)
-            error += float((rebuilt - images).square().mean(dim=(1, 2, 3)).sum())
-            total = structural_similarity_index_measure(
-                rebuilt, images, data_range=1.0, kernel_size=kernel, reduction="sum"
+            error_sum += float((rebuilt - images).square().mean(dim=(1, 2, 3)).sum())
+            batch_similarity = structural_similarity_index_measure(
+                rebuilt, images, data_range=1.0, kernel_size=window_px, reduction="sum"
             )
-            assert isinstance(total, Tensor)  # a tuple only with other settings
-            similarity += float(total)
-    return Rebuilding(error / len(test), similarity / len(test))
+            assert isinstance(batch_similarity, Tensor)  # a tuple only with other settings
+            similarity_sum += float(batch_similarity)
+    return Rebuilding(error_sum / len(test), similarity_sum / len(test))
 
 
 def _measure(subject: Subject) -> dict[str, float]:

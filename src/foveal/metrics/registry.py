@@ -66,7 +66,10 @@ def model_columns() -> list[Column]:
 
 
 def explanation_columns() -> list[Column]:
-    """Return the columns of tables of explanations, with the published metrics before the cost."""
+    """Return the columns of tables of explanations.
+
+    Published metrics, which are computed by Quantus, come before the cost.
+    """
     metrics = EXPLANATION_METRICS.values()
     cost = [metric for metric in metrics if metric.about is About.COST]
     others = [metric for metric in metrics if metric.about is not About.COST]
@@ -74,10 +77,12 @@ def explanation_columns() -> list[Column]:
 
 
 def column_of(key: str) -> Column:
-    """Return the column of a figure.
+    """Return the column with a key.
+
+    If metrics of models and of explanations share the key, the column is that of models.
 
     Raises:
-        KeyError: no metric has it.
+        KeyError: no metric has a column with the key.
     """
     columns = {c.key: c for metric in EXPLANATION_METRICS.values() for c in metric.columns}
     columns |= {c.key: c for metric in METRICS.values() for c in metric.columns}
@@ -85,7 +90,7 @@ def column_of(key: str) -> Column:
 
 
 def useful_for(model: ImageModel) -> frozenset[Given]:
-    """Return the optional inputs that allow more figures of a model to be measured."""
+    """Return the optional inputs that at least one metric which supports the model needs."""
     available = model.abilities | frozenset(Given)
     requirements = [metric.needs for metric in METRICS.values() if metric.needs <= available]
     return frozenset(item for item in Given if any(item in needs for needs in requirements))

@@ -1,4 +1,4 @@
-"""Stability: change of an explanation under noise that does not change the prediction."""
+"""Stability: change in an explanation under noise that does not change the prediction."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,8 +14,8 @@ from foveal.images.values import as_floats
 from foveal.metrics.metric import SAMPLE, ExplanationMetric
 from foveal.metrics.subject import Explained
 
-FRACTION = 0.1  # fraction of the pixels that is a map's evidence
-NOISE = 0.05  # standard deviation, in [0, 1]
+FRACTION = 0.1  # fraction of the pixels, the hottest ones, that counts as a map's evidence
+NOISE = 0.05  # standard deviation of the noise on pixels in [0, 1]
 
 
 class Stability(NamedTuple):
@@ -23,9 +23,10 @@ class Stability(NamedTuple):
 
     Attributes:
         stable_answers: fraction of images whose prediction does not change.
-        stable_evidence: intersection over union of the evidence before and after, for these images.
-        keypoint_shift_px: mean shift of a keypoint in pixels, for these images; None without
-            keypoints.
+        stable_evidence: intersection over union of the evidence with and without the noise, for the
+            images whose prediction does not change.
+        keypoint_shift_px: mean shift of a keypoint in pixels, for the same images; None for an
+            explanation without keypoints.
     """
 
     stable_answers: float
@@ -41,12 +42,13 @@ def stability(
     *,
     batch_size: int = 500,
 ) -> Stability:
-    """Return the change of the explanation under noise that does not change the prediction.
+    """Return how stable predictions and their explanations are under noise on the pixels.
 
-    The evidence of a map is the hottest tenth of the pixels.
+    The evidence of a map is the hottest tenth of its pixels.
 
     Args:
-        explain: images (B, C, H, W) in [0, 1] -> Explanation, of a model or a post-hoc method.
+        explain: function from images (B, C, H, W) in [0, 1] to their explanation, by a model or a
+            post-hoc method.
         test: images; labels are not used.
         noise: standard deviation of the normal noise on each pixel, in [0, 1].
         seed: seed of the noise; the caller's random generators are left unchanged.
@@ -90,6 +92,7 @@ def keypoint_shift_px(before: Explanation, after: Explanation) -> Tensor:
 
 
 def _where_unchanged(before: Explanation, after: Explanation, values: Tensor) -> Tensor:
+    """Return values (B,) with NaN for images whose prediction changed."""
     return torch.where(before.predictions == after.predictions, values, float("nan"))
 
 

@@ -1,4 +1,9 @@
-"""Inputs of metrics: a model with its data, or a batch of explained images."""
+"""Inputs of metrics: a model with its data, or a batch of explained images.
+
+A probe is a small classifier that is trained to measure what information its inputs contain. A
+judge is a classifier that is trained independently of a model, on images with regions greyed out,
+to tell how much evidence a region contains.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,11 +29,11 @@ class Given(Enum):
     MASKS = "annotations of the regions that matter"
 
 
-Need = Ability | Given
+Need = Ability | Given  # a requirement of a metric: an ability of the model, or an optional input
 
 
 class Shared(TypedDict):
-    """Keyword arguments shared by metrics of one subject."""
+    """Keyword arguments that several metrics of one subject take."""
 
     batch_size: int
     observed: Explanation
@@ -36,7 +41,10 @@ class Shared(TypedDict):
 
 @dataclass(frozen=True)
 class Subject:
-    """A model and the images to measure it on; all metrics share one pass over them.
+    """A model and the images to measure it on.
+
+    Metrics that need only logits and keypoints share one pass of the model over the images, whose
+    result is `observed`.
 
     Attributes:
         model: the model.
@@ -66,13 +74,14 @@ class Subject:
 
     @property
     def meets(self) -> frozenset[Need]:
-        """The needs of metrics that this subject meets."""
-        inputs: dict[Need, object] = {
+        """The needs that this subject meets: the model's abilities and the inputs it contains."""
+        available: dict[Need, object] = {
             Given.TRAIN: self.train,
             Given.JUDGE: self.judge,
             Given.MASKS: self.test.masks,
         }
-        return self.model.abilities | {need for need, value in inputs.items() if value is not None}
+        given = {need for need, value in available.items() if value is not None}
+        return self.model.abilities | given
 
 
 @dataclass(frozen=True)
@@ -82,10 +91,11 @@ class Explained:
     Attributes:
         model: the explained model.
         explanation: explanation of B images.
-        test: the images with their labels, and masks or None.
-        explain: images (B, C, H, W) in [0, 1] -> their explanation by the same method.
+        test: the images with their labels, and with masks or None.
+        explain: function from images (B, C, H, W) in [0, 1] to their explanation by the same
+            method.
         judge: a classifier of the same classes, trained on greyed images, or None.
-        targets: (B,) indices of the explained classes; None for the predictions.
+        targets: (B,) indices of the explained classes; None for the predicted classes.
         seconds: duration of the explanation; NaN if it was not timed.
         seed: seed of all random draws for this batch.
     """
@@ -101,7 +111,10 @@ class Explained:
 
     @property
     def meets(self) -> frozenset[Need]:
-        """The needs of metrics that this batch meets."""
+        """The needs that this batch meets.
+
+        Keypoints and maps are those of the explanation, which the model itself need not have.
+        """
         available: dict[Need, object] = {
             Ability.KEYPOINTS: self.explanation.keypoints,
             Ability.MAPS: self.explanation.maps,

@@ -1,4 +1,8 @@
-"""Annotated regions as the ground truth of localisation metrics."""
+"""Annotated regions as the ground truth of localisation metrics.
+
+A localisation metric measures how well the evidence of an explanation matches the region of an
+image that matters according to a mask.
+"""
 
 from collections.abc import Callable
 
@@ -21,13 +25,13 @@ def check_truth(explanation: Explanation, truth: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes do not match.
     """
-    flat = truth[:, 0] if truth.ndim == 4 and truth.shape[1] == 1 else truth
+    masks = truth[:, 0] if truth.ndim == 4 and truth.shape[1] == 1 else truth
     expected = (len(explanation), *explanation.size)
-    if tuple(flat.shape) != expected:
+    if tuple(masks.shape) != expected:
         raise ValueError(
             f"Expected masks {expected}, like the explained images, but got {tuple(truth.shape)}."
         )
-    return flat > 0
+    return masks > 0
 
 
 def fraction_inside(values: Tensor, inside: Tensor) -> Tensor:
@@ -35,7 +39,7 @@ def fraction_inside(values: Tensor, inside: Tensor) -> Tensor:
 
     Args:
         values: (B, H, W), non-negative numbers or booleans.
-        inside: (B, H, W) booleans, as `check_truth` returns them.
+        inside: (B, H, W) booleans, as returned by `check_truth`.
     """
     fractions = (values * inside).sum(dim=(-2, -1)) / values.sum(dim=(-2, -1))
     return fractions.masked_fill(~inside.any(dim=-1).any(dim=-1), float("nan"))
@@ -48,8 +52,9 @@ def localisation(
 
     Args:
         column: column of the metric, whose key is also the name of the metric.
-        measure: explanation of B images, with maps or patches, and masks (B, H, W) or
-            (B, 1, H, W), above 0 in the annotated region -> values (B,), NaN for an empty region.
+        measure: function from an explanation of B images, with maps or patches, and their masks
+            (B, H, W) or (B, 1, H, W), above 0 in the annotated region, to values (B,), which are
+            NaN for an empty region.
     """
     return ExplanationMetric(
         column.key,

@@ -1,4 +1,9 @@
-"""Models: images -> logits, or the image rebuilt, and their explanation."""
+"""Models, which turn images into logits (or a rebuilt image) and an explanation.
+
+A model is described by settings: its name and the arguments of its constructor as plain values.
+They are stored in the config.json of a saved model, and in a recipe, the YAML file that describes
+a training run. A part is a detector, head, backbone or decoder, with settings of its own.
+"""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -8,7 +13,13 @@ from typing import Any, cast, get_type_hints
 from foveal.backbones import BACKBONES, build_backbone
 from foveal.detectors import DETECTORS, build_detector
 from foveal.foundation.arguments import check_values
-from foveal.foundation.errors import UserError, build_by_name, build_named, check_known, split_name
+from foveal.foundation.errors import (
+    UserError,
+    build_by_name,
+    build_checked,
+    check_known,
+    split_name,
+)
 from foveal.foundation.registry import Registry
 from foveal.heads import DECODERS, HEADS, build_head
 from foveal.models import presets
@@ -45,7 +56,8 @@ __all__ = [
     "presets",
 ]
 
-# By name in config.json and recipes: a class, or a preset that returns a model.
+# Each name in config.json and recipes refers to a class, or to a preset: a function that returns a
+# model.
 MODELS: Registry[Callable[..., ImageModel]] = Registry(
     "foveal.models",
     {
@@ -86,10 +98,11 @@ BUILDERS: dict[str, Callable[[Any], Any]] = {
 
 
 def build_model(settings: Mapping[str, object]) -> ImageModel:
-    """Build a model with new weights from `{"name": ..., argument: value, ...}`.
+    """Build a model with new weights from the settings in a config.json or a recipe.
 
-    These are the settings in config.json and in recipes. `detector`, `head`, `decoder`, `backbone`
-    and `inputs` are nested settings.
+    Args:
+        settings: `{"name": ..., argument: value, ...}`. The values of `detector`, `head`,
+            `decoder`, `backbone` and `inputs` are themselves settings, the last without a name.
 
     Raises:
         UserError: a name or an argument is unknown (the error suggests the nearest one), missing or
@@ -102,30 +115,33 @@ def build_model(settings: Mapping[str, object]) -> ImageModel:
             return cast(type[ImageModel], build).from_settings(arguments)
         for part in set(arguments) & set(BUILDERS) & set(signature(build).parameters):
             arguments[part] = BUILDERS[part](arguments[part])
-        return build_named(f"model {name!r}", build, arguments)
+        return build_checked(f"model {name!r}", build, arguments)
 
 
 def model_type(name: str) -> type[ImageModel]:
-    """Return the class of models with a name in `MODELS`.
+    """Return the class of the models that are built by a name in `MODELS`.
 
     Raises:
-        UserError: another package registered something other than a model under that name.
+        UserError: another package has registered something else than a model under that name.
     """
     build = MODELS[name]
     try:
-        kind = build if isinstance(build, type) else get_type_hints(build).get("return")
-    except (NameError, TypeError):  # unresolvable annotations, or not a function
-        kind = None
-    if not (isinstance(kind, type) and issubclass(kind, ImageModel)):
+        model_class = build if isinstance(build, type) else get_type_hints(build).get("return")
+    except (NameError, TypeError):  # its annotations cannot be resolved, or it is not a function
+        model_class = None
+    if not (isinstance(model_class, type) and issubclass(model_class, ImageModel)):
         raise UserError(
             f"Expected the model {name!r} to be a subclass of ImageModel, or a function that is "
             f"annotated to return one, but got {build!r:.100}."
         )
-    return kind
+    return model_class
 
 
 def abilities_of(settings: Mapping[str, object]) -> frozenset[Ability]:
-    """Return the abilities of a model with given settings, without building it; none if unknown."""
+    """Return the abilities of the model that settings describe, without building it.
+
+    The result is empty if there is no model of that name.
+    """
     name = settings.get("name")
     if not isinstance(name, str) or name not in MODELS:
         return frozenset()
@@ -133,9 +149,9 @@ def abilities_of(settings: Mapping[str, object]) -> frozenset[Ability]:
 
 
 def check_settings(settings: object) -> None:
-    """Check names and values of settings for `build_model`, without building a model.
+    """Check the names and values of settings for `build_model`, without building a model.
 
-    Missing settings are allowed: training completes a recipe's settings from the data.
+    Settings may be missing, because training completes those of a recipe from the data.
 
     Raises:
         UserError: a name is unknown, or a value is invalid.
@@ -150,11 +166,20 @@ def check_settings(settings: object) -> None:
             _check_values(f"{part} {part_name!r}", registry[part_name], nested)
 
 
-def _check_values(label: str, kind: Callable[..., object], arguments: Mapping[str, object]) -> None:
-    check_known(label, kind, arguments)
+def _check_values(
+    label: str, build: Callable[..., object], arguments: Mapping[str, object]
+) -> None:
+    """Check the names of arguments of `build`, and their values, except those of nested settings.
+
+    Args:
+        label: what the arguments belong to, for error messages.
+        build: the class or function.
+        arguments: its arguments by name.
+    """
+    check_known(label, build, arguments)
     values = {k: v for k, v in arguments.items() if k not in PARTS and k != "inputs"}
     try:
-        check_values(kind, values)
+        check_values(build, values)
     except UserError as error:
         raise UserError(f"{label}: {error}") from None
 

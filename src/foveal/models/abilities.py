@@ -1,11 +1,14 @@
-"""Abilities of models, which determine the metrics, explainers and objective that apply."""
+"""Abilities of models: which metrics, explainers and training objective can be used with them."""
 
 from collections.abc import Container
 from enum import Enum
 
 
 class Ability(Enum):
-    """An ability that a metric or an explainer may require of models."""
+    """An ability that a metric or an explainer may require of models.
+
+    The values complete the sentence "Expected a model that ..." in error messages.
+    """
 
     CLASSES = "returns a logit for each class"
     IN_PART = "reads only thumbnails and patches of large images"

@@ -1,4 +1,8 @@
-"""The attention net: features of the whole image, weighted by attention maps."""
+"""The attention net: features of the whole image, weighted by attention maps.
+
+Depth d is the d-th stage of the backbone, counted from 1. Local features are the output of a stage,
+one vector per location; the global vector describes the image as a whole.
+"""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -27,28 +31,29 @@ JOINS = ("concat", "independent")
 
 
 class AttentionNet(ImageModel, coders={Backbone: (backbone_settings, build_backbone)}):
-    """Classifies from local features of several depths, each weighted by an attention map.
+    """Classifies from local features at several depths, each weighted by an attention map.
 
-    After Jetley et al. 2018, "Learn to Pay Attention": the global vector of the backbone is the
-    query, the local features of each depth are the keys, and only their weighted sums reach the
-    classifier.
+    This follows Jetley et al. 2018, "Learn to Pay Attention": the backbone's global vector is the
+    query, and the local features of each depth are both the keys and the values. The classifier
+    reads only the weighted sums of the local features.
 
-    With `pc` and `softmax` the global vector has no effect (see `Attention`), and layers deeper
-    than the deepest of `depths` are not trained, which is warned about: attend to the backbone's
-    last depth too, or use `dp` or `sigmoid`.
+    With `pc` and `softmax` the global vector has no effect on the maps (`Attention` explains why).
+    Stages deeper than all `depths` then do not affect the logits and are not trained, and a warning
+    is issued. To avoid this, attend to the backbone's last depth too, or use `dp` or `sigmoid`.
 
     Args:
-        backbone: images -> local features and a global vector.
-        depths: depths, from 1, of the backbone's local features to attend to.
-        compatibility: score of a location given the global vector, `pc` (parametrised) or `dp`
-            (dot product); see `Attention`.
-        normalise: `softmax` over all locations, or `sigmoid` at each (Yan et al. 2019).
-        join: `concat` classifies from the sums of all depths together; `independent` from each
-            depth separately, and averages the probabilities.
+        backbone: turns images into local features and a global vector.
+        depths: depths of the local features to attend to.
+        compatibility: how a location is scored given the global vector: `pc` (parametrised) or `dp`
+            (dot product), as `Attention` defines them.
+        normalise: how scores become weights: `softmax` over all locations, or `sigmoid` at each
+            location (Yan et al. 2019).
+        join: `concat` classifies from the weighted sums of all depths together; `independent`
+            classifies from each depth separately, and averages the probabilities.
         num_classes: number of classes.
-        standardise: scale each feature of the weighted sums to a mean of 0 and a variance of 1
-            over the training images (batch normalisation without scale), which initially balances
-            deep and shallow sums; not in the paper.
+        standardise: whether to scale each feature of the weighted sums to a mean of 0 and a
+            variance of 1 over the training images (batch normalisation without a learned scale).
+            The sums of all depths then initially have equal influence. The paper omits this.
         dropout: fraction of features dropped in training before the last layer.
         logit_scale: factor of the logits; a small one allows larger learning rates (Page 2019).
         inputs: the images that the model expects.
@@ -84,8 +89,8 @@ class AttentionNet(ImageModel, coders={Backbone: (backbone_settings, build_backb
         inputs: Inputs = Inputs(),
     ):
         super().__init__(backbone.in_channels, num_classes, inputs)
-        deeper_untrained = compatibility == "pc" and normalise == "softmax"
-        _check_depths(depths, len(backbone.widths), deeper_untrained)
+        ignores_global = compatibility == "pc" and normalise == "softmax"
+        _check_depths(depths, len(backbone.widths), ignores_global)
         self.backbone = backbone
         self.depths = tuple(depths)
         self.normalise = normalise
@@ -99,26 +104,36 @@ class AttentionNet(ImageModel, coders={Backbone: (backbone_settings, build_backb
         )
         self.drop = nn.Dropout(dropout)
         self.logit_scale = logit_scale
-        groups = [sum(widths)] if join == "concat" else widths
-        self.heads = nn.ModuleList(nn.Linear(width, num_classes) for width in groups)
+        head_widths = [sum(widths)] if join == "concat" else widths
+        self.heads = nn.ModuleList(nn.Linear(width, num_classes) for width in head_widths)
 
     def attend(self, view: View) -> Attended:
-        """Return local features (B, C_d, h, w) and an attention map (B, h, w) for each depth."""
-        features, whole = self.backbone(view.whole())
-        return self._attend(dict(enumerate(features, start=1)), whole)
+        """Return local features (B, C_d, h, w) and a map (B, h, w) for each of `depths`."""
+        local, global_vector = self.backbone(view.whole())
+        return self._attend(dict(enumerate(local, start=1)), global_vector)
 
-    def _attend(self, features: Mapping[int, Tensor], whole: Tensor) -> Attended:
-        local = [features[depth] for depth in self.depths]
+    def _attend(self, local_by_depth: Mapping[int, Tensor], global_vector: Tensor) -> Attended:
+        """Return the local features of `depths`, and their maps, given those of all depths."""
+        local = [local_by_depth[depth] for depth in self.depths]
         pairs = zip(self.attentions, local, strict=True)
-        return Attended(local, [attention(features, whole) for attention, features in pairs])
+        maps = [attention(features, global_vector) for attention, features in pairs]
+        return Attended(local, maps)
 
     def decide(self, view: View, given: Attended) -> Explanation:
-        """Classify from local features and maps as `attend` returns them."""
+        """Classify from local features and maps, given as `attend` returns them.
+
+        The view provides only the images that the explanation shows.
+        """
         maps = at_size(given.maps, view.size, self.map_strides())
         return Explanation(view.whole(), self.combine(*given), maps=maps)
 
     def combine(self, local: Sequence[Tensor], maps: Sequence[Tensor]) -> Tensor:
-        """Return logits (B, classes) from local features and maps as `attend` returns them."""
+        """Return logits (B, classes).
+
+        Args:
+            local: local features (B, C_d, h, w) of each of `depths`.
+            maps: their attention maps (B, h, w).
+        """
         sums = [
             norm(weigh(features, weights, self.normalise))
             for norm, features, weights in zip(self.norms, local, maps, strict=True)
@@ -127,19 +142,32 @@ class AttentionNet(ImageModel, coders={Backbone: (backbone_settings, build_backb
             return self.heads[0](self.drop(torch.cat(sums, dim=1))) * self.logit_scale
         logits = [head(self.drop(pooled)) for head, pooled in zip(self.heads, sums, strict=True)]
         log_probabilities = (torch.stack(logits) * self.logit_scale).log_softmax(dim=-1)
+        # The logarithm of the probabilities' mean over depths.
         return log_probabilities.logsumexp(dim=0) - torch.tensor(float(len(logits))).log()
 
     def classify(self, features: Mapping[int, Tensor], whole: Tensor) -> Tensor:
-        """Return logits (B, classes) from the backbone's features: see `BackboneClassifier`."""
+        """Return logits (B, classes) from features that the backbone has already computed.
+
+        Args:
+            features: local features (B, C_d, h, w) by depth, at least those of `depths`.
+            whole: the global vector (B, width), which describes the whole image.
+        """
         return self.combine(*self._attend(features, whole))
 
     @torch.no_grad()
     def start_linear(self, weight: Tensor, bias: Tensor) -> None:
-        """Set the classifier to a linear layer on the global vector, and the attention to uniform.
+        """Set the weights, in place, so that the logits are a linear layer on the global vector.
+
+        The attention becomes uniform. The weighted sum of the deepest features is then their mean,
+        which is the global vector of backbones with average pooling.
+
+        Args:
+            weight: weights (classes, width) of that layer.
+            bias: biases (classes,) of that layer.
 
         Raises:
-            UserError: it attends to depths other than the one whose mean is the global vector, or
-                its weighted sums are not means under uniform attention.
+            UserError: the net does not attend to exactly the deepest features, their mean is not
+                the global vector, the attention is not a softmax, or the sums are standardised.
         """
         deepest = len(self.backbone.widths)
         reads_mean = self.depths == (deepest,) and self.backbone.averages
@@ -157,7 +185,7 @@ class AttentionNet(ImageModel, coders={Backbone: (backbone_settings, build_backb
         head.bias.copy_(bias / self.logit_scale)
 
     def map_strides(self) -> list[int | None]:
-        """Return the pixels per location of each map, or None if it is spread uniformly."""
+        """Return the pixels of the image per location of each map, as in `Backbone.strides`."""
         return [self.backbone.strides[depth - 1] for depth in self.depths]
 
     def contributions(
@@ -165,37 +193,44 @@ class AttentionNet(ImageModel, coders={Backbone: (backbone_settings, build_backb
     ) -> Explanation:
         """Return the contribution of each location to a logit.
 
-        The logit is a sum over locations of weight times features times the class's coefficients,
-        plus a constant that is the same for every image. The contributions are the exact terms of
-        this sum (class activation maps with attention instead of the mean: Zhou et al. 2016,
-        arXiv:1512.04150), added up over depths, each divided uniformly over the pixels of its
-        location. For `independent` classifiers, whose logits are not sums, they are the
-        gradient times the features.
+        With `concat` a logit is a constant, the same for every image, plus a sum over depths and
+        locations. Each term of the sum is the attention weight of a location times the dot product
+        of its features with the class's coefficients in the last layer. These terms are the
+        contributions; they are class activation maps (Zhou et al. 2016, arXiv:1512.04150) with
+        attention weights in place of a mean. Each term is divided uniformly over the pixels of its
+        location, and those of all depths are added.
 
-        Arguments, result and errors as in `Additive.contributions`.
+        With `independent` logits are not such sums. The contributions are then the gradient of the
+        logit times the features.
+
+        The arguments, the result and the errors are those of `Additive.contributions`.
         """
         return location_contributions(self, images, targets, batch_size)
 
     def terms(self, images: Tensor) -> Terms:
-        """Return local features of normalised images, and the function from them to logits."""
+        """Return local features of normalised images (B, C, H, W), and a function to the logits.
+
+        The function keeps the attention maps of these images constant.
+        """
         local, maps = self.attend(WholeView(images))
-        return Terms(list(local), self.map_strides(), lambda terms: self.combine(terms, maps))
+        return Terms(list(local), self.map_strides(), lambda features: self.combine(features, maps))
 
 
-def _check_depths(depths: Sequence[int], deepest: int, deeper_untrained: bool) -> None:
-    """Check depths of a backbone with `deepest` depths.
+def _check_depths(depths: Sequence[int], deepest: int, ignores_global: bool) -> None:
+    """Check the depths to attend to, and warn if deeper stages would not be trained.
 
     Args:
-        depths: depths, from 1, to attend to.
+        depths: depths to attend to.
         deepest: the last depth of the backbone.
-        deeper_untrained: whether layers deeper than all `depths` would not be trained.
+        ignores_global: whether the global vector, which the deepest stage determines, has no effect
+            on the maps.
     """
     if not depths or len(set(depths)) < len(depths) or not set(depths) <= {*range(1, deepest + 1)}:
         raise UserError(
             f"Expected different depths from 1 to {deepest} of this backbone, but got "
             f"{list(depths)}."
         )
-    if deeper_untrained and max(depths) < deepest:
+    if ignores_global and max(depths) < deepest:
         warnings.warn(
             f"With pc and softmax, layers deeper than depth {max(depths)} do not affect the "
             f"logits: attend to depth {deepest} too, or use dp or sigmoid.",
@@ -206,16 +241,18 @@ def _check_depths(depths: Sequence[int], deepest: int, deeper_untrained: bool) -
 class Attention(nn.Module):
     """Weights the locations of one depth by their compatibility with the global vector.
 
-    `dp` is the dot product of a location's features with the global vector, projected to their
-    width C, divided by the root of C. `pc` is the product of a learned vector with the sum of the
-    two vectors, the global one projected if the widths differ (Jetley et al. 2018, section 3). In
-    `dp` the paper projects only if the widths differ, and does not scale: a softmax over hundreds
-    of locations then initially selects only one of them, and learns slowly. In `pc` the global
-    vector adds a constant to all locations, which has no effect under a softmax: it is then
-    omitted.
+    The scores of locations are those of Jetley et al. 2018, section 3:
+
+    - `dp`: the dot product of a location's features, of width C, with the global vector, which a
+      learned matrix projects to the same width, divided by the square root of C. The paper projects
+      only if the widths differ, and does not divide. There a softmax over hundreds of locations
+      initially selects only one of them and learns slowly, hence both changes.
+    - `pc`: the dot product of a learned vector with the sum of a location's features and the global
+      vector, which is projected only if the widths differ. The global vector thus adds the same
+      value to the scores of all locations. Under a softmax this has no effect, so it is omitted.
 
     Args:
-        width: channels of the local features.
+        width: channels C of the local features.
         global_width: dimension of the global vector.
         compatibility: `pc` or `dp`.
         normalise: `softmax` for weights that sum to 1 over an image, `sigmoid` for weights
@@ -226,36 +263,39 @@ class Attention(nn.Module):
         super().__init__()
         self.softmax = normalise == "softmax"
         self.parametrised = compatibility == "pc"
-        self.sought: nn.Module = nn.Identity()
+        self.sought: nn.Module = nn.Identity()  # turns the global vector into the query
         if not self.parametrised or (width != global_width and not self.softmax):
             self.sought = nn.Linear(global_width, width, bias=False)
         if self.parametrised:
             self.score = nn.Linear(width, 1, bias=False)
 
-    def forward(self, local: Tensor, whole: Tensor) -> Tensor:
-        """Return the map (B, h, w) for local features (B, C, h, w) and global (B, G)."""
+    def forward(self, local: Tensor, global_vector: Tensor) -> Tensor:
+        """Return the attention map (B, h, w).
+
+        Args:
+            local: local features (B, C, h, w).
+            global_vector: (B, global_width).
+        """
         features = _by_location(local)  # (B, hw, C)
         if self.parametrised:
             scores = self.score(features).squeeze(2)  # (B, hw)
             if not self.softmax:
-                scores = scores + self.score(self.sought(whole))
+                scores = scores + self.score(self.sought(global_vector))
         else:
-            scores = (features @ self.sought(whole)[:, :, None]).squeeze(2)
+            scores = (features @ self.sought(global_vector)[:, :, None]).squeeze(2)
             scores = scores / local.shape[1] ** 0.5
         weights = scores.softmax(dim=-1) if self.softmax else scores.sigmoid()
         return weights.unflatten(1, local.shape[-2:])
 
 
 def weigh(local: Tensor, weights: Tensor, normalise: str) -> Tensor:
-    """Return the weighted sum over locations, or the weighted mean for `sigmoid`.
+    """Return the sum (B, C) of local features over locations, weighted by an attention map.
 
     Args:
-        local: features (B, C, h, w).
-        weights: an attention map (B, h, w).
-        normalise: `softmax` or `sigmoid`, as in the map.
-
-    Returns:
-        (B, C).
+        local: local features (B, C, h, w).
+        weights: the attention map (B, h, w).
+        normalise: how the map was normalised, `softmax` or `sigmoid`. For `sigmoid`, whose weights
+            do not sum to 1, the sum is divided by the number of locations.
     """
     total = (weights.flatten(1)[:, None] @ _by_location(local)).squeeze(1)
     return total if normalise == "softmax" else total / weights[0].numel()
@@ -264,7 +304,7 @@ def weigh(local: Tensor, weights: Tensor, normalise: str) -> Tensor:
 def _by_location(local: Tensor) -> Tensor:
     """Return features (B, C, h, w) as (B, hw, C).
 
-    This is their memory layout in channels_last, and that of their gradients. Gradients of products
-    with (B, C, hw) have another layout, which halves the speed of training.
+    In the memory format channels_last this is only a view. Products with (B, C, hw) instead would
+    have gradients in another memory layout, and training would take twice as long.
     """
     return local.flatten(2).transpose(1, 2)

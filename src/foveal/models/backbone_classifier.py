@@ -1,4 +1,8 @@
-"""The interface of classifiers that read only the features of a backbone."""
+"""The interface of classifiers that read only the features of a backbone.
+
+Depth d is the d-th stage of the backbone, counted from 1. Training stores the features of a frozen
+backbone, and then computes the logits from these instead of from images.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -12,9 +16,9 @@ class BackboneClassifier(Protocol):
     """A classifier whose logits can be computed from given features of its backbone.
 
     Attributes:
-        backbone: images -> local features of several depths, and a global vector.
-        depths: depths, from 1, of the local features that it reads in addition to the
-            global vector.
+        backbone: turns images into local features at several depths, and a global vector.
+        depths: depths of the local features that the classifier reads in addition to the global
+            vector.
     """
 
     backbone: Backbone
@@ -25,16 +29,16 @@ class BackboneClassifier(Protocol):
 
         Args:
             features: local features (B, C_d, h, w) of `depths`, by depth.
-            whole: the global vector (B, width).
+            whole: the global vector (B, width), which describes the whole image.
         """
 
     def start_linear(self, weight: Tensor, bias: Tensor) -> None:
-        """Set the classifier to a linear layer on the backbone's global vector.
+        """Set the weights, in place, so that the logits are a linear layer on the global vector.
 
         Args:
-            weight: (classes, width).
-            bias: (classes,).
+            weight: weights (classes, width) of that layer.
+            bias: biases (classes,) of that layer.
 
         Raises:
-            UserError: the classifier cannot be set to one.
+            UserError: with its settings, the classifier cannot compute such logits.
         """

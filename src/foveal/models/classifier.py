@@ -10,7 +10,7 @@ def as_classifier(model: ImageModel, otherwise: str) -> ImageModel:
 
     Args:
         model: any model.
-        otherwise: error message for a model without classes.
+        otherwise: message of the error that is raised for a model without classes.
 
     Raises:
         UserError: the model has no classes.

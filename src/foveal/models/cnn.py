@@ -1,4 +1,4 @@
-"""The baseline: a small convolutional net on the whole image."""
+"""A baseline: a small convolutional net that reads the whole image."""
 
 from torch import nn
 
@@ -8,10 +8,11 @@ from foveal.models.pooled import PooledNet
 
 
 class SmallCNN(PooledNet):
-    """Six convolutions, two poolings, and the mean over all positions.
+    """Six convolutions, two poolings, and a linear layer on the mean over all positions.
 
-    Small enough to train on two CPU cores (180,000 parameters, 19 million MACs on 32x32 colour
-    images), and good enough as a reference for models that read the whole image.
+    It is small enough to be trained on two CPU cores (180,000 parameters, and 19 million
+    multiply-accumulate operations for a colour image of 32x32 pixels), and accurate enough to be
+    the reference to which models that read only parts of the image are compared.
 
     Args:
         in_channels: channels of the images.

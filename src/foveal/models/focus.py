@@ -1,4 +1,7 @@
-"""The focus model: locate, cut patches, classify from patches and locations."""
+"""The focus model: a detector chooses locations, and a head classifies the patches cut there.
+
+A preset is a function in `foveal.models.presets` that builds such a model from plain arguments.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, cast
@@ -24,8 +27,11 @@ from foveal.models.inputs import Inputs
 from foveal.observation.logits import Targets, class_indices, class_logits
 from foveal.observation.values import TERMS
 
-MIN_THUMBNAIL_PX = 512  # minimum long side of thumbnails that represent images read in part
-# Detector and head of presets whose settings do not specify them.
+# Images that are read in part are represented in explanations by thumbnails, whose long side has at
+# least this many pixels.
+MIN_THUMBNAIL_PX = 512
+# Names of the detector and the head of presets that choose these themselves; empty if the settings
+# name the part.
 PRESETS = {
     "high-res": ("high-res", "attention"),
     "reconstructor": ("", "mlp-decoder"),
@@ -42,20 +48,21 @@ class FocusNet(
 ):
     """Classifies from a few small patches and their locations only.
 
-    A patch without a scale consists of whole pixels of the image; in training the gradient reaches
-    the detector through bilinear samples (straight-through estimator, Bengio et al. 2013). A patch
-    with a scale consists of bilinear samples, or of means of squares of pixels if the detector has
-    `blocks`, whose scales depend on the size of the image only.
+    A patch without a scale is a square of pixels of the image. Cutting it has no gradient with
+    respect to its location, so in training the gradient of bilinear samples at the same location is
+    passed on to the detector (straight-through estimator, Bengio et al. 2013). A patch with a scale
+    consists of bilinear samples, `scale` pixels apart. If the detector has `blocks`, its samples
+    are means of squares of pixels instead, and the scales depend only on the size of the image.
 
-    With a decoder as its head it rebuilds the image instead, and is trained without labels:
-    keypoints from which the image can be rebuilt well show its content.
+    With a decoder as its head the model rebuilds the image instead, and is trained without labels:
+    the patches from which the image can be rebuilt best are those that show its content.
 
     Args:
-        detector: view -> locations, and further inputs of the head.
-        head: patches and locations -> logits, or the image rebuilt.
+        detector: chooses locations in a view of images; its further outputs are read by the head.
+        head: turns patches and locations into logits, or into the rebuilt image.
         patch_size: side of a patch in pixels, or in samples if it has a scale.
-        jitter_px: standard deviation in pixels of noise on the keypoints in training, which keeps
-            small differences of location from encoding the class.
+        jitter_px: standard deviation in pixels of the noise that is added to keypoints in training,
+            so that small differences in location cannot encode the class.
         inputs: the images that the model expects.
 
     Raises:
@@ -98,16 +105,19 @@ class FocusNet(
 
     @classmethod
     def abilities_with(cls, settings: Mapping[str, object]) -> frozenset[Ability]:
-        """Return the abilities of a model with given settings: see `ImageModel`."""
-        detector, head = PRESETS.get(str(settings.get("name")), ("", ""))
-        kind = HEADS.get(head or _name_of(settings, "head"))
+        """Return the abilities that a model with these settings would have, without building it.
+
+        The settings are those of this class or of a preset.
+        """
+        detector_name, head_name = PRESETS.get(str(settings.get("name")), ("", ""))
+        detector = DETECTORS.get(detector_name or _part_name(settings, "detector"))
+        head = HEADS.get(head_name or _part_name(settings, "head"))
+        # Only `CropHead` can be additive, depending on its `mix`.
         nested = settings.get("head")
-        mix = (nested if isinstance(nested, Mapping) else settings).get("mix", "additive")
-        return _abilities(
-            DETECTORS.get(detector or _name_of(settings, "detector")),
-            kind,
-            kind is not None and kind.encodes and mix == "additive",
-        )
+        mix_settings = nested if isinstance(nested, Mapping) else settings
+        mix = mix_settings.get("mix", "additive")
+        additive = head is not None and head.encodes and mix == "additive"
+        return _abilities(detector, head, additive)
 
     def locate(self, view: View) -> Located:
         """Return the detector's output, with noise on the keypoints in training."""
@@ -115,15 +125,17 @@ class FocusNet(
         if not (self.training and self.jitter_px):
             return located
         height, width = view.size
-        pixel = located.xy.new_tensor([2 / width, 2 / height])  # in grid units
-        return located._replace(
-            xy=located.xy + torch.randn_like(located.xy) * self.jitter_px * pixel
-        )
+        pixel_size = located.xy.new_tensor([2 / width, 2 / height])  # in grid units
+        noise = torch.randn_like(located.xy) * self.jitter_px * pixel_size
+        return located._replace(xy=located.xy + noise)
 
     def decide(self, view: View, given: Located) -> Explanation:
         """Cut patches of B images at given locations and classify them.
 
-        The detector runs only if the head reads its context, or a scale is missing.
+        Args:
+            view: the images.
+            given: the locations. The detector runs only to compute a context that the head reads or
+                scales that patches need, if these are None.
         """
         patches, located, output = self.read(view, self._complete(view, given))
         in_part = self.detector.in_part or view.in_part
@@ -144,25 +156,36 @@ class FocusNet(
 
     @staticmethod
     def _thumbnails(view: View, located: Located) -> Tensor:
-        """Return the thumbnails (B, C, h, w) that represent images that are read in part."""
+        """Return the thumbnails (B, C, h, w) shown in explanations of images read in part."""
         if located.thumbnail is not None:
             return located.thumbnail
         return view.thumbnail(max(1, max(view.size) // MIN_THUMBNAIL_PX))
 
     def read(self, view: View, located: Located) -> tuple[Tensor, Located, HeadOutput]:
-        """Return the patches, their locations, and the output of the head."""
+        """Cut patches at given locations, and return them, their locations, and the head's output.
+
+        The locations are those at which the patches were actually cut.
+        """
         patches, locations = self.cut(view, located)
         if self.head.rebuilds:
             canvas = self._canvas(view, located.xy, locations.xy)
             locations = locations._replace(canvas=canvas)
         return patches, locations, self.head(patches, locations)
 
-    def _canvas(self, view: View, xy: Tensor, patch_xy: Tensor) -> Tensor:
-        """Return the patches on an empty image, with their mask as the last channel."""
+    def _canvas(self, view: View, keypoints: Tensor, patch_centres: Tensor) -> Tensor:
+        """Return the canvas (B, C + 1, H, W): patches on an empty image, and their mask.
+
+        Args:
+            view: the images.
+            keypoints: (B, K, 2), the keypoints that the detector chose; the gradient of the mask
+                reaches these.
+            patch_centres: (B, K, 2), where the patches were cut.
+        """
         images, side = view.whole(), self.patch_size
-        mask = patch_mask(patch_xy.detach(), side, view.size)[:, None].to(images.dtype)
-        if xy.requires_grad:
-            soft = soft_mask(xy, side, view.size, self.head.softness_px)
+        mask = patch_mask(patch_centres.detach(), side, view.size)[:, None].to(images.dtype)
+        if keypoints.requires_grad:
+            soft = soft_mask(keypoints, side, view.size, self.head.softness_px)
+            # The values of the hard mask, with the gradient of the soft one.
             mask = mask + (soft - soft.detach()).to(mask.dtype)
         return torch.cat([images * mask, mask], dim=1)
 
@@ -176,10 +199,10 @@ class FocusNet(
     ) -> Explanation:
         """Return the contribution of each patch to a logit, divided uniformly over its pixels.
 
-        They are the exact terms of logits that the head computes as sums over patches, and add up
-        to the logit minus the bias.
+        The head computes each logit as a sum over patches plus a bias. The contributions are the
+        terms of this sum, so they add up to the logit minus the bias.
 
-        Arguments and result as in `Additive.contributions`.
+        The arguments and the result are those of `Additive.contributions`.
 
         Raises:
             UserError: the head's logits are not such sums, or an argument is invalid.
@@ -191,21 +214,25 @@ class FocusNet(
             )
         explanation = self.explain(images, batch_size)
         assert explanation.contributions is not None
-        terms, count = class_logits(explanation.contributions), len(explanation)
-        chosen = explanation.predictions
+        terms = class_logits(explanation.contributions)  # (B, K, classes)
+        image_count = len(explanation)
+        classes = explanation.predictions
         if targets is not None:
-            chosen = class_indices(targets, count, terms.shape[-1])
+            classes = class_indices(targets, image_count, terms.shape[-1])
+        values = terms[torch.arange(image_count), :, classes]  # (B, K)
         return Explanation(
             images=explanation.images,
             logits=explanation.logits,
-            maps=spread_over_patches(explanation, terms[torch.arange(count), :, chosen]),
+            maps=spread_over_patches(explanation, values),
             classes=explanation.classes,
             method=CONTRIBUTIONS,
             values=TERMS,
         )
 
     def cut(self, view: View, located: Located) -> tuple[Tensor, Located]:
-        """Return patches (B, K, C, P, P) and their locations.
+        """Return patches (B, K, C, P, P), and the locations at which they were cut.
+
+        Patches without a scale are moved to the nearest whole pixels inside the image.
 
         Raises:
             UserError: the images are smaller than a patch.
@@ -218,7 +245,10 @@ class FocusNet(
         return patches, located._replace(xy=xy)
 
     def _complete(self, view: View, located: Located) -> Located:
-        """Return the locations with any missing context, scale or thumbnail computed."""
+        """Return the locations, with the context, scale and thumbnail computed if they are missing.
+
+        The keypoints, and the scales if there are any, are not changed.
+        """
         detector = self.detector
         lacks_context = bool(detector.context) and located.context is None
         if lacks_context or (detector.scaled and located.scale is None):
@@ -234,7 +264,13 @@ class FocusNet(
 def _abilities(
     detector: Detector | type[Detector] | None, head: Head | type[Head] | None, additive: bool
 ) -> frozenset[Ability]:
-    """Return the abilities of a model with these parts; None for unknown parts."""
+    """Return the abilities of a model that consists of these parts.
+
+    Args:
+        detector: the detector or its class; None if it is unknown.
+        head: the head or its class; None if it is unknown.
+        additive: whether the head's logits are sums over patches.
+    """
     abilities = FocusNet.abilities
     if head is not None and head.rebuilds:
         abilities = frozenset({Ability.KEYPOINTS, Ability.REBUILT})
@@ -245,6 +281,7 @@ def _abilities(
     return abilities | {Ability.CONTRIBUTIONS} if additive else abilities
 
 
-def _name_of(settings: Mapping[str, object], part: str) -> str:
+def _part_name(settings: Mapping[str, object], part: str) -> str:
+    """Return the name of a part in settings; empty if there is none."""
     nested = settings.get(part)
     return str(nested.get("name")) if isinstance(nested, Mapping) else ""

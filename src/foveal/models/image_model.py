@@ -1,4 +1,4 @@
-"""The base class of models: images -> logits and their explanation in one forward pass."""
+"""The base class of models, which return logits and their explanation from one forward pass."""
 
 import inspect
 import warnings
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from foveal.detectors import Located
 from foveal.explanation import Explanation
 from foveal.foundation.arguments import check_constructor
-from foveal.foundation.errors import UserError, at_least_one, build_named
+from foveal.foundation.errors import UserError, at_least_one, build_checked
 from foveal.foundation.model_files import (
     CONFIG,
     WEIGHTS,
@@ -38,10 +38,11 @@ _HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "
 class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", license="mit"):
     """A model of images that explains its decisions.
 
-    A subclass has a `name` and is final. It implements `observe`; `forward` returns its logits and
-    `explain` its whole result, so the explanation always matches the decision. A model that decides
-    from patches at keypoints instead implements `locate` and `decide`, which `observe` calls; a
-    model that weights features by attention maps implements `attend` and `decide`.
+    A concrete model has a `name`, is not subclassed further, and implements `observe`, of whose
+    result `forward` returns the logits and `explain` everything: so an explanation always matches
+    the decision. A model that decides from patches at keypoints instead implements `locate` and
+    `decide`, which `observe` calls; one that weights features by attention maps, `attend` and
+    `decide`.
 
     Args:
         in_channels: channels C of the images.
@@ -53,14 +54,14 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
     """
 
     name: ClassVar[str]  # in `MODELS` and in config.json
-    evidence_kind: str = "image"  # basis of decisions: `patches`, weighted `maps`, or the image
-    # Determine the metrics and explainers that support the model.
+    evidence_kind: str = "image"  # what the decision is made from; or "patches" or "maps"
+    # The abilities determine which metrics and explainers can be used with the model.
     abilities: frozenset[Ability] = frozenset({Ability.CLASSES})
     min_side: int = 1  # of the images, in pixels
     tasks: tuple[str, ...] = ("class",)  # the main one first
     mean: Tensor
     std: Tensor
-    black: Tensor  # normalised
+    black: Tensor  # value of a black pixel after normalisation
     about: object = None  # metadata of the ONNX graphs that replace its parts
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -71,7 +72,7 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         super().__init__()
         check_inputs(inputs, in_channels, num_classes)
         self.in_channels, self.num_classes, self.inputs = in_channels, num_classes, inputs
-        # The hub mixin has collected the arguments, but not the name.
+        # Written to config.json by the hub mixin, which collects only the arguments by itself.
         self._hub_mixin_config = with_format({"name": self.name, **self.settings()})
         mean = torch.tensor(inputs.mean or (0.0,)).reshape(1, -1, 1, 1)
         std = torch.tensor(inputs.std or (1.0,)).reshape(1, -1, 1, 1)
@@ -103,12 +104,12 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         raise self._ability_error(Ability.GIVEN_MAPS)
 
     def decide(self, view: View, given: Any) -> Explanation:
-        """Return the logits for B images, given locations or maps.
+        """Return the logits for B images, given the locations of patches or attention maps.
 
         Args:
             view: the images.
-            given: `Located`, as `locate` returns it, whose missing values, such as scales, the
-                model computes; or `Attended`, as `attend` returns it.
+            given: `Located` or `Attended`, as `locate` or `attend` returns it, or with other values
+                in it. If values of `Located` are None, such as the scales, the model computes them.
         """
         raise self._ability_error(Ability.GIVEN_KEYPOINTS)
 
@@ -130,28 +131,26 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         """Return the model's logits for images and the evidence for them.
 
         Args:
-            images: (B, C, H, W), B of any size, floats in [0, 1]: a tensor, a NumPy array, or a
-                list of either (C, H, W); the explanation may share its memory. Or large
-                images, which a model with `Ability.IN_PART` reads only in part.
-            batch_size: images per forward pass, which bounds the memory.
+            images: (B, C, H, W), any number B, floats in [0, 1]: a tensor, a NumPy array, or a list
+                of either (C, H, W). The explanation may share their memory. Or large images, which
+                a model with `Ability.IN_PART` reads only in part.
+            batch_size: images per forward pass, which limits the memory.
 
         Raises:
             UserError: the images are not of the model's shape or type, or not finite.
         """
         batch_size = at_least_one("batch_size", batch_size)
         if isinstance(images, LargeImages):
-            parts = torch.arange(len(images)).split(batch_size)
+            batches = torch.arange(len(images)).split(batch_size)
             with evaluation_mode(self):
-                explanations = [self._explain_view(self.view(images, part)) for part in parts]
+                explanations = [self._explain_view(self.view(images, rows)) for rows in batches]
             return Explanation.concatenate(explanations)
         images = as_images(images)
         self.check(images)
         self._check_values(images)
+        batches = images.detach().split(batch_size)
         with evaluation_mode(self):
-            explanations = [
-                self._explain_view(self.view(batch), batch)
-                for batch in images.detach().split(batch_size)
-            ]
+            explanations = [self._explain_view(self.view(batch), batch) for batch in batches]
         return Explanation.concatenate(explanations)
 
     def _explain_view(self, view: View, images: Tensor | None = None) -> Explanation:
@@ -164,7 +163,7 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
 
         Args:
             images: (N, C, H, W), floats in [0, 1] or uint8; or large images.
-            indices: (B,) indices of the images in the view; all if not given.
+            indices: (B,) indices of the images in the view, or None for all.
         """
         if not isinstance(images, Tensor):
             indices = torch.arange(len(images)) if indices is None else indices
@@ -182,7 +181,7 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         Args:
             images: (B, C, H, W), floats in [0, 1].
             keypoints: (B, K, 2) in grid units.
-            scales: (B, K) pixels from one sample to the next, or None for the model's own.
+            scales: (B, K) pixels from one sample to the next; if None, the model chooses them.
 
         Raises:
             UserError: the images are not of the model's shape or type.
@@ -199,7 +198,7 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         Args:
             images: (B, C, H, W), floats in [0, 1], as in `explain`.
             keypoints: (B, K, 2) in grid units, with the model's K.
-            scales: (B, K) pixels from one sample to the next, or None for the model's own.
+            scales: (B, K) pixels from one sample to the next; if None, the model chooses them.
 
         Raises:
             UserError: the images are not of the model's shape or type.
@@ -209,8 +208,8 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         return self.explained(self.decide(self.view(images), Located(keypoints, scales)), images)
 
     def normalised(self, images: Tensor) -> Tensor:
-        """Return images (B, C, H, W) in [0, 1] normalised, in the precision of the weights."""
-        # From pinned memory, the copy to a GPU is asynchronous.
+        """Return images (B, C, H, W) in [0, 1] normalised, with the model's type and device."""
+        # The copy to a GPU is asynchronous if the images are in pinned memory.
         return (images.to(self.mean, non_blocking=self.mean.is_cuda) - self.mean) / self.std
 
     def explained(self, observed: Explanation, images: Tensor | None = None) -> Explanation:
@@ -218,14 +217,14 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
 
         Args:
             observed: result of this model's `observe`.
-            images: (B, C, H, W) in [0, 1]; the observed images, or their thumbnails, if None.
+            images: (B, C, H, W) in [0, 1]; if None, those in `observed` are denormalised instead.
         """
         tensors = self.denormalised(observed)
         tensors["images"] = observed.images * self.std + self.mean if images is None else images
-        # A copy of an inference tensor is a plain tensor, which autograd accepts.
+        # Autograd rejects tensors of the inference mode, but accepts a copy of one.
         on_cpu: dict[str, Any] = {
-            name: at_least_single(t.detach().to("cpu", copy=t.is_inference()))
-            for name, t in tensors.items()
+            name: at_least_single(tensor.detach().to("cpu", copy=tensor.is_inference()))
+            for name, tensor in tensors.items()
         }
         return replace(observed, classes=tuple(self.inputs.classes), **on_cpu)
 
@@ -255,10 +254,11 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
                 f"Expected images of at least {self.min_side}x{self.min_side} pixels, but got "
                 f"{images.shape[-2]}x{images.shape[-1]}. Resize them."
             )
-        if images.shape[0] == 0:  # len() would fix the batch size of an export
+        if images.shape[0] == 0:  # not len(), which an export would turn into a constant
             raise UserError("Expected at least 1 image, but got none.")
 
     def _check_values(self, images: Tensor) -> None:
+        """Warn of an unusual size or values outside [0, 1]; raise UserError if not finite."""
         size = self.inputs.size
         if size is not None and tuple(images.shape[-2:]) != tuple(size):
             warnings.warn(
@@ -280,7 +280,7 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
 
     @classmethod
     def abilities_with(cls, settings: Mapping[str, object]) -> frozenset[Ability]:
-        """Return the abilities of a model of this class with settings, without building it."""
+        """Return the abilities that a model of this class with these settings would have."""
         return cls.abilities
 
     @classmethod
@@ -297,10 +297,11 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         arguments = dict(settings)
         for name, parameter in inspect.signature(cls).parameters.items():
             if name in arguments and parameter.annotation in cls._hub_mixin_coders:
-                arguments[name] = cls._hub_mixin_coders[parameter.annotation][1](arguments[name])
+                _to_settings, build_part = cls._hub_mixin_coders[parameter.annotation]
+                arguments[name] = build_part(arguments[name])
         if "inputs" in arguments and not isinstance(arguments["inputs"], Inputs):
             arguments["inputs"] = Inputs.from_settings(arguments["inputs"])
-        return build_named(f"model {cls.name!r}", cls, arguments)
+        return build_checked(f"model {cls.name!r}", cls, arguments)
 
     def save_weights(self, folder: Path) -> None:
         """Write config.json and model.safetensors into a folder, each atomically."""
@@ -325,8 +326,8 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
             pretrained_model_name_or_path: a folder, or OWNER/NAME on the Hugging Face Hub.
             map_location: device of the model.
             strict: whether the file must contain exactly the weights of the model.
-            options: `revision`, `cache_dir`, `force_download`, `local_files_only` and `token` of
-                the Hub; others replace settings in config.json.
+            options: `revision`, `cache_dir`, `force_download`, `local_files_only` and `token` are
+                passed on to the Hub; all others replace settings in config.json.
 
         Raises:
             UserError: a file is missing or damaged, or the model is of another class.

@@ -12,14 +12,17 @@ Images = Tensor | np.ndarray | Sequence[Tensor | np.ndarray]
 
 
 def as_images(images: Images) -> Tensor:
-    """Return images as one tensor; tensors, and arrays where possible, are not copied.
+    """Return images as one tensor.
+
+    A tensor is returned as it is, and the result shares the memory of an array if torch supports
+    the array's layout. A list is copied.
 
     Args:
         images: a tensor or NumPy array (B, C, H, W), or a list of tensors or arrays (C, H, W) of
             one size.
 
     Raises:
-        UserError: another type, no images, or several sizes.
+        UserError: the images are of another type or of several sizes, or there are none.
     """
     if isinstance(images, Tensor):
         return images
@@ -29,26 +32,28 @@ def as_images(images: Images) -> Tensor:
         raise _type_error(images)
     if not images:
         raise UserError("Expected at least 1 image, but got none.")
-    parts = []
+    tensors = []
     for image in images:
         if not isinstance(image, Tensor | np.ndarray):
             raise _type_error(image)
-        parts.append(as_images(image))
-    shapes = {tuple(part.shape) for part in parts}
+        tensors.append(as_images(image))
+    shapes = {tuple(tensor.shape) for tensor in tensors}
     if len(shapes) > 1:
         raise UserError(
             "Expected a list of images (C, H, W) of one size, but got "
             f"{', '.join(map(str, sorted(shapes)))}. Resize them, or explain each size "
             "separately."
         )
-    return torch.stack(parts)
+    return torch.stack(tensors)
 
 
 def _from_array(array: np.ndarray) -> Tensor:
-    # torch requires the native byte order, no negative strides, and writable arrays.
-    native = array.astype(array.dtype.newbyteorder("="), order="C", copy=not array.flags.writeable)
+    """Return an array as a tensor, which shares its memory if torch supports its layout."""
+    # torch requires the native byte order, no negative strides, and a writable array.
+    must_copy = not array.flags.writeable
+    supported = array.astype(array.dtype.newbyteorder("="), order="C", copy=must_copy)
     try:
-        return torch.from_numpy(native)
+        return torch.from_numpy(supported)
     except TypeError:
         raise UserError(f"Expected images of floats, but got NumPy's {array.dtype}.") from None
 

@@ -15,13 +15,15 @@ class Inputs:
     """The images that a model expects.
 
     Attributes:
-        size: height and width in pixels that it was trained on, or None for any.
-        mean: subtracted from images in [0, 1], per channel.
-        std: divisor of the difference, per channel.
+        size: height and width in pixels of the images that the model was trained on, or None if
+            these were of any size.
+        mean: value per channel (or one for all) that is subtracted from images in [0, 1]; empty
+            for 0.
+        std: value per channel (or one for all) by which the difference is divided; empty for 1.
         classes: a unique name for each class, in the order of the logits.
-        ids: another name for each class, such as its WordNet id, which data may use.
-        short_side: short side in pixels to which images of any proportions are resized; `size` is
-            then None.
+        ids: a second name for each class, such as its WordNet id, which data sets may use instead.
+        short_side: length in pixels to which the shorter side of images of any aspect ratio is
+            resized; `size` must then be None.
 
     Raises:
         UserError: a value is invalid.
@@ -35,7 +37,7 @@ class Inputs:
     short_side: Annotated[int, Range(32, 4096)] | None = None
 
     def __post_init__(self) -> None:
-        # JSON and YAML give lists.
+        # JSON and YAML have lists instead of tuples.
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, list):
@@ -51,12 +53,12 @@ class Inputs:
 
     @property
     def usual_size(self) -> tuple[int, int] | None:
-        """Height and width in pixels of a typical image, or None for any size."""
+        """Height and width in pixels of a typical image; None if no size is typical."""
         return self.size if self.short_side is None else (self.short_side, self.short_side)
 
     @property
     def sizing(self) -> Sizing | None:
-        """Resizing of images for the model; None for no resizing."""
+        """How images must be resized for the model; None if they are not resized."""
         return self.size if self.short_side is None else ShortSide(self.short_side)
 
     @classmethod
@@ -64,11 +66,11 @@ class Inputs:
         """Build inputs from their settings in `config.json` or a recipe.
 
         Raises:
-            UserError: not a mapping, an unknown key, or an invalid value.
+            UserError: the settings are not a mapping, or have an unknown key or an invalid value.
         """
         if not isinstance(settings, Mapping):
             raise UserError(f"Expected inputs as 'key: value' pairs, but got {settings!r:.100}.")
-        check_arguments("inputs", cls, settings)
+        check_arguments("section 'inputs'", cls, settings)
         return cls(**settings)
 
 

@@ -1,4 +1,9 @@
-"""Self-attention in a window around each location, pairwise or patchwise (Zhao et al. 2020)."""
+"""Self-attention in a window around each location, pairwise or patchwise.
+
+This is the self-attention of Zhao et al. 2020, "Exploring self-attention for image recognition",
+whose Greek letters name the learned maps. A window is the square of locations around a location; an
+offset (dy, dx) is the step from the location to another one in its window.
+"""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -8,27 +13,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-GROUP_SIZE = 8  # channels that share one weight, as in the paper
+GROUP_SIZE = 8  # number of channels that share one weight, as in the paper
 
 
 def windows(features: Tensor, side: int) -> list[Tensor]:
-    """Return features (B, C, H, W) shifted by each offset of a window, mirrored at the border.
+    """Return features shifted by each offset of a window, and mirrored at the border.
 
-    They are views of one padded tensor: a window of any size takes only the memory of its border.
+    The results are views of one padded tensor, so they take little more memory than the features,
+    however large the window is.
 
     Args:
         features: (B, C, H, W).
         side: side of the window in locations, odd.
 
     Returns:
-        side * side tensors like `features`. The tensor of offset (dy, dx) at (y, x) is the value at
-        (y + dy, x + dx). Offsets are ordered row by row, from (-side // 2, -side // 2).
+        side * side tensors of the shape of `features`. In that of offset (dy, dx), the value at
+        (y, x) is the feature at (y + dy, x + dx). Offsets are ordered row by row, starting with
+        (-(side // 2), -(side // 2)).
     """
     size = (features.shape[-2], features.shape[-1])
     return _views(add_border(features, side // 2), side, size)
 
 
 def _views(padded: Tensor, side: int, size: tuple[int, int]) -> list[Tensor]:
+    """Return the view (..., H, W) of padded features for each offset of a window, row by row."""
     height, width = size
     return [padded[..., y : y + height, x : x + width] for y in range(side) for x in range(side)]
 
@@ -36,7 +44,7 @@ def _views(padded: Tensor, side: int, size: tuple[int, int]) -> list[Tensor]:
 def add_border(features: Tensor, reach: int) -> Tensor:
     """Return features (B, C, H, W) with a mirrored border of `reach` locations.
 
-    If there are too few locations to mirror, the outermost is repeated.
+    If there are too few locations to mirror, the outermost ones are repeated instead.
     """
     mode = "reflect" if reach < min(features.shape[-2:]) else "replicate"
     return F.pad(features, (reach,) * 4, mode=mode)
@@ -53,7 +61,7 @@ def aggregate(values: Tensor, weights: Tensor, side: int) -> Tensor:
     Returns:
         (B, C, H, W).
     """
-    # Three times as fast with contiguous rows as with channels_last.
+    # This is three times as fast as in the memory format channels_last.
     weights = weights.contiguous()
     padded = add_border(values.contiguous(), side // 2)
     padded = padded.unflatten(1, (weights.shape[2], -1))  # (B, groups, GROUP_SIZE, H + border, ...)
@@ -63,11 +71,11 @@ def aggregate(values: Tensor, weights: Tensor, side: int) -> Tensor:
 
 
 def window_sum(padded: Tensor, weights: Tensor, side: int) -> Tensor:
-    """Return sums (B, groups, GROUP_SIZE, H, W) over windows of values with a border.
+    """Return weighted sums (B, groups, GROUP_SIZE, H, W) over windows of values with a border.
 
     Args:
-        padded: (B, groups, GROUP_SIZE, H + side - 1, W + side - 1).
-        weights: (B, side * side, groups, H, W).
+        padded: (B, groups, GROUP_SIZE, H + side - 1, W + side - 1), values with their border.
+        weights: (B, side * side, groups, H, W), offsets in the order of `windows`.
         side: side of the window in locations, odd.
     """
     size = (weights.shape[-2], weights.shape[-1])
@@ -78,10 +86,10 @@ def window_sum(padded: Tensor, weights: Tensor, side: int) -> Tensor:
 
 
 class WindowSum(torch.autograd.Function):
-    """`window_sum` with gradients accumulated in place.
+    """`window_sum` with a backward pass that accumulates gradients in place.
 
-    Autograd would pad the gradient of each offset with zeros, which takes two to four times as
-    long.
+    Autograd's own backward pass would pad the gradient of each offset with zeros, and take two to
+    four times as long.
     """
 
     @staticmethod
@@ -108,16 +116,18 @@ class WindowSum(torch.autograd.Function):
 
 
 class LocalAttention(nn.Module, ABC):
-    """A weighted sum over a window around each location.
+    """A weighted sum of values over a window around each location.
 
-    Subclasses take `in_channels`, the channels of the features; `width`, the channels of the sums
-    (a multiple of 8); `relation`, the channels of their maps phi and psi; and `side`.
+    The subclasses compute the weights, from maps phi of the location's features and psi of those of
+    its window. They take these arguments:
 
-    Args:
-        side: side of the window in locations, odd.
+    - `in_channels`: channels of the features.
+    - `width`: channels of the sums, a multiple of 8.
+    - `relation`: channels of phi and psi.
+    - `side`: side of the window in locations, odd.
 
     Attributes:
-        beta: features -> values that are summed.
+        beta: turns features into the values that are summed.
     """
 
     beta: nn.Module
@@ -137,11 +147,12 @@ class LocalAttention(nn.Module, ABC):
 
 
 class PairwiseAttention(LocalAttention):
-    """Weights from pairs of a location and a neighbour, and from their relative position.
+    """Weights each location of a window by its relation to the central one (pairwise).
 
-    Equation 2 of Zhao et al. 2020 with the subtraction relation: softmax over the window of
-    gamma(phi(x_i) - psi(x_j), position), one weight per 8 channels. Arguments as in
-    `LocalAttention`.
+    The weights are those of equation 2 of Zhao et al. 2020 with the subtraction relation: the
+    softmax over the window of gamma(phi(x_i) - psi(x_j), p_i - p_j), where x are the features and
+    p the positions of the central location i and of location j. There is one weight per 8 channels.
+    `LocalAttention` describes the arguments.
     """
 
     def __init__(self, in_channels: int, width: int, relation: int, side: int):
@@ -164,30 +175,31 @@ class PairwiseAttention(LocalAttention):
         phi, psi = self.phi(features), self.psi(features)  # (B, relation, H, W)
         position = self.place(positions(features))  # (1, 2, H, W)
         neighbours = zip(windows(psi, self.side), windows(position, self.side), strict=True)
-        batch = features.shape[0]  # len() would fix it in an export
+        batch_size = features.shape[0]  # not len(), which an export would turn into a constant
         pairs = [
-            torch.cat([phi - other, (position - other_xy).expand(batch, -1, -1, -1)], dim=1)
-            for other, other_xy in neighbours
+            torch.cat([phi - psi_j, (position - position_j).expand(batch_size, -1, -1, -1)], dim=1)
+            for psi_j, position_j in neighbours
         ]
-        # All pairs at once, to share the statistics of one batch normalisation.
-        scores = self.gamma(torch.cat(pairs)).unflatten(0, (self.side**2, batch))
+        # All offsets are passed at once, so that they share the statistics of batch normalisation.
+        scores = self.gamma(torch.cat(pairs)).unflatten(0, (self.side**2, batch_size))
         return scores.transpose(0, 1).softmax(dim=1)
 
 
 class PatchwiseAttention(LocalAttention):
-    """Weights of a window from all of its features.
+    """Weights the locations of a window by all of its features together (patchwise).
 
-    Equation 4 of Zhao et al. 2020 with the concatenation relation: gamma of phi(x_i) and of
-    psi(x_j) for every x_j of the window. A linear map of a whole window is computed as a
-    convolution. The weights are not normalised; 8 channels share one weight. Arguments as in
-    `LocalAttention`.
+    The weights are those of equation 4 of Zhao et al. 2020 with the concatenation relation: gamma
+    of phi(x_i), for the features x_i of the central location, and of psi(x_j) for all locations j
+    of the window. The first layer of gamma is linear, so it is computed as the sum of a 1x1
+    convolution of phi (`here`) and a convolution of psi over the window (`around`). The weights are
+    not normalised; there is one weight per 8 channels. `LocalAttention` describes the arguments.
     """
 
     def __init__(self, in_channels: int, width: int, relation: int, side: int):
         super().__init__(side)
         self.groups = width // GROUP_SIZE
-        self.phi = _normalised(in_channels, relation)
-        self.psi = _normalised(in_channels, relation)
+        self.phi = _pointwise(in_channels, relation)
+        self.psi = _pointwise(in_channels, relation)
         self.beta = nn.Conv2d(in_channels, width, 1)
         self.here = nn.Conv2d(relation, self.groups, 1, bias=False)
         self.around = nn.Conv2d(relation, self.groups, side, bias=False)
@@ -198,20 +210,24 @@ class PatchwiseAttention(LocalAttention):
         )
 
     def weigh(self, features: Tensor) -> Tensor:
-        """Return weights (B, side * side, width / 8, H, W)."""
+        """Return weights (B, side * side, width / 8, H, W), which may be negative."""
         padded = add_border(self.psi(features), self.side // 2)
         relation = self.here(self.phi(features)) + self.around(padded)
         return self.gamma(relation).unflatten(1, (self.side**2, self.groups))
 
 
-def _normalised(in_channels: int, width: int) -> nn.Module:
+def _pointwise(in_channels: int, width: int) -> nn.Module:
+    """Return a 1x1 convolution with batch normalisation and ReLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
     )
 
 
 def positions(features: Tensor) -> Tensor:
-    """Return each location's (x, y), from -1 to 1 between outermost centres, as (1, 2, H, W)."""
+    """Return the (x, y) of each location of features (B, C, H, W), as (1, 2, H, W).
+
+    The outermost locations of each side are at -1 and 1.
+    """
     height, width = features.shape[-2:]
     y = torch.linspace(-1, 1, height, dtype=features.dtype, device=features.device)
     x = torch.linspace(-1, 1, width, dtype=features.dtype, device=features.device)
@@ -220,20 +236,20 @@ def positions(features: Tensor) -> Tensor:
 
 
 def received_attention(weights: Tensor, side: int) -> Tensor:
-    """Return the attention that each location receives from the windows around it.
+    """Return the attention that each location receives from the windows that contain it.
 
     Args:
         weights: (B, side * side, groups, H, W), offsets in the order of `windows`.
         side: side of the window in locations, odd.
 
     Returns:
-        (B, H, W): sums of absolute weights, averaged over groups; weights on the mirrored border
-        are excluded.
+        (B, H, W): for each location, the sum of its absolute weights in these windows, averaged
+        over groups. Weights of the mirrored border are excluded.
     """
     magnitude = weights.abs().mean(dim=2)  # (B, side * side, H, W)
     height, width = magnitude.shape[-2:]
     reach = side // 2
-    # Transposed: the weight of (y + dy, x + dx) at (y, x) is added at (y + dy, x + dx).
+    # `fold` adds the weight at (y, x) of offset (dy, dx) to the location (y + dy, x + dx).
     padded_size = (height + 2 * reach, width + 2 * reach)
     total = F.fold(magnitude.flatten(2), padded_size, kernel_size=side)
     return total[:, 0, reach : reach + height, reach : reach + width]

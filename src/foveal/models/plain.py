@@ -1,4 +1,4 @@
-"""The baseline: a backbone and a linear layer."""
+"""A baseline without attention: a backbone and a linear layer."""
 
 from collections.abc import Mapping, Sequence
 from typing import cast
@@ -20,10 +20,10 @@ from foveal.observation.logits import Targets
 
 
 class PlainNet(ImageModel, coders={Backbone: (backbone_settings, build_backbone)}):
-    """Classifies from a backbone's global vector, as a baseline for attention.
+    """Classifies from a backbone's global vector, as a baseline for models with attention.
 
     Args:
-        backbone: images -> a global vector (its local features are not used).
+        backbone: turns images into a global vector; its local features are not used.
         num_classes: number of classes.
         dropout: fraction of features dropped in training before the last layer.
         logit_scale: factor of the logits; a small one allows larger learning rates (Page 2019).
@@ -50,38 +50,49 @@ class PlainNet(ImageModel, coders={Backbone: (backbone_settings, build_backbone)
 
     @classmethod
     def abilities_with(cls, settings: Mapping[str, object]) -> frozenset[Ability]:
-        """Return the abilities of a model with given settings: see `ImageModel`."""
+        """Return the abilities that a model with these settings would have, without building it."""
         name, _ = split_name("backbone", BACKBONES, settings.get("backbone"))
         return _abilities(BACKBONES[name])
 
     def observe(self, view: View) -> Explanation:
         """Classify B images from all of their pixels."""
         images = view.whole()
-        _, whole = self.backbone(images)  # (B, width)
-        return Explanation(images, self.classify({}, whole))
+        _, global_vector = self.backbone(images)  # (B, width)
+        return Explanation(images, self.classify({}, global_vector))
 
     def classify(self, features: Mapping[int, Tensor], whole: Tensor) -> Tensor:
-        """Return logits (B, classes) from the backbone's features: see `BackboneClassifier`."""
+        """Return logits (B, classes) from features that the backbone has already computed.
+
+        Args:
+            features: not used.
+            whole: the global vector (B, width), which describes the whole image.
+        """
         return self.head(whole) * self.logit_scale
 
     @torch.no_grad()
     def start_linear(self, weight: Tensor, bias: Tensor) -> None:
-        """Set the classifier to a linear layer on the global vector: see `BackboneClassifier`."""
-        linear = cast(nn.Linear, self.head[1])
+        """Set the weights, in place, so that the logits are a linear layer on the global vector.
+
+        Args:
+            weight: weights (classes, width) of that layer.
+            bias: biases (classes,) of that layer.
+        """
+        _dropout, last = self.head
+        linear = cast(nn.Linear, last)
         linear.weight.copy_(weight / self.logit_scale)
         linear.bias.copy_(bias / self.logit_scale)
 
     def contributions(
         self, images: Images, targets: Targets | None = None, batch_size: int = 256
     ) -> Explanation:
-        """Return the contribution of each location to a logit: scaled class activation maps.
+        """Return the contribution of each location to a logit, as a scaled class activation map.
 
         The logit is the mean over locations of a linear function of their features. The terms of
-        this mean are the contributions (Zhou et al. 2016, arXiv:1512.04150), which add up to the
-        logit minus the bias. Grad-CAM at the last layer of such a net is the positive part of the
-        same map times a constant.
+        this mean are the contributions (Zhou et al. 2016, arXiv:1512.04150); they add up to the
+        logit minus the bias. Grad-CAM at the last layer of such a net returns the positive part of
+        the same map, times a constant.
 
-        Arguments and result as in `Additive.contributions`.
+        The arguments and the result are those of `Additive.contributions`.
 
         Raises:
             UserError: the backbone's global vector is not the mean of its deepest features, or an
@@ -95,7 +106,7 @@ class PlainNet(ImageModel, coders={Backbone: (backbone_settings, build_backbone)
         return location_contributions(self, images, targets, batch_size)
 
     def terms(self, images: Tensor) -> Terms:
-        """Return the deepest features of normalised images, and the function that sums them up."""
+        """Return the deepest features of normalised images, and how logits follow from them."""
         local, _ = self.backbone(images)
 
         def decide(features: Sequence[Tensor]) -> Tensor:
@@ -105,5 +116,10 @@ class PlainNet(ImageModel, coders={Backbone: (backbone_settings, build_backbone)
 
 
 def _abilities(backbone: Backbone | type[Backbone]) -> frozenset[Ability]:
-    """Return the abilities; logits are sums over locations if the backbone averages features."""
-    return PlainNet.abilities - (set() if backbone.averages else {Ability.CONTRIBUTIONS})
+    """Return the abilities of a model with this backbone.
+
+    Its logits are sums over locations only if the global vector is the mean of local features.
+    """
+    if backbone.averages:
+        return PlainNet.abilities
+    return PlainNet.abilities - {Ability.CONTRIBUTIONS}

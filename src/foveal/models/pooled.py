@@ -1,4 +1,4 @@
-"""Classifiers of the mean of convolutional features over all positions."""
+"""Classifiers that read the mean of convolutional features over all positions."""
 
 from torch import nn
 
@@ -10,11 +10,11 @@ from foveal.models.image_model import ImageModel
 class PooledNet(ImageModel):
     """Classifies from the mean of the features over all positions.
 
-    A subclass sets in its constructor:
+    The constructor of a subclass sets two attributes.
 
     Attributes:
-        features: normalised images -> features (B, F, h, w).
-        head: their mean over positions (B, F) -> logits.
+        features: turns normalised images into features (B, F, h, w).
+        head: turns their mean over positions (B, F) into logits.
     """
 
     features: nn.Sequential
@@ -23,4 +23,5 @@ class PooledNet(ImageModel):
     def observe(self, view: View) -> Explanation:
         """Classify B images from all of their pixels."""
         images = view.whole()
-        return Explanation(images, self.head(self.features(images).mean(dim=(-2, -1))))
+        pooled = self.features(images).mean(dim=(-2, -1))
+        return Explanation(images, self.head(pooled))

@@ -1,4 +1,4 @@
-"""Presets: focus models from plain arguments."""
+"""Presets: functions that build focus models of a certain design from plain arguments."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -50,15 +50,15 @@ def focus(
     """Return a focus model that reads its patches as tokens.
 
     Args:
-        detector: view -> locations.
+        detector: chooses the locations of patches.
         patch_size: side of a patch in pixels.
         in_channels: channels of the images.
         num_classes: number of classes.
         width: dimension of a patch's token.
-        mix: how the tokens are joined, `concat` or `attention`.
+        mix: how the tokens are combined, `concat` or `attention`; see `TokenHead`.
         encoder: how a patch is encoded, `mlp` or `conv`.
         dropout: fraction of features dropped in training.
-        jitter_px: see `FocusNet`.
+        jitter_px: standard deviation in pixels of the noise on keypoints in training.
         hidden: widths of the layers between the patches' tokens and the logits.
         inputs: the images that the model expects.
 
@@ -99,10 +99,10 @@ def zoom(
         in_channels: channels of the images.
         num_classes: number of classes.
         min_scale: minimum spacing of the samples in pixels.
-        max_scale: maximum spacing; less in images too small for such a patch.
+        max_scale: maximum spacing of the samples; reduced in images too small for such a patch.
         widths: output channels of the detector's convolutions, each of stride 2.
         width: dimension of a patch's token.
-        mix: how the tokens are joined, `concat` or `attention`.
+        mix: how the tokens are combined, `concat` or `attention`; see `TokenHead`.
         encoder: how a patch is encoded, `mlp` or `conv`.
         dropout: fraction of features dropped in training.
         inputs: the images that the model expects.
@@ -127,20 +127,20 @@ def glimpse(
     grid: Annotated[int, Range(1, 64)] = 1,
     inputs: Inputs = Inputs(),
 ) -> FocusNet:
-    """Return the strict focus model, which reads a thumbnail and patches chosen from it.
+    """Return the strict focus model, which reads only a thumbnail and patches chosen from it.
 
     Args:
-        backbone: the thumbnail -> local features and a global vector.
-        shrink: side in pixels of the square of each thumbnail pixel; see `GlimpseDetector`.
-        depth: depth of the local features that determine the keypoints.
+        backbone: turns the thumbnail into local features and a global vector.
+        shrink: side in pixels of the squares whose means are the pixels of the thumbnail.
+        depth: stage of the backbone, from 1, whose local features determine the keypoints.
         keypoints: number K of patches.
         patch_size: side of a patch in pixels.
         num_classes: number of classes.
         width: dimension of a patch's token.
-        mix: how the tokens are joined, `concat` or `attention`.
+        mix: how the tokens are combined, `concat` or `attention`; see `TokenHead`.
         encoder: how a patch is encoded, `mlp` or `conv`.
         dropout: fraction of features dropped in training.
-        grid: side of the grid of thumbnail features that the head reads; see `GlimpseDetector`.
+        grid: side in cells of the thumbnail's features that the head reads; see `GlimpseDetector`.
         inputs: the images that the model expects.
 
     Example:
@@ -179,7 +179,7 @@ def high_res(
     patches and their locations only.
 
     Args:
-        shrink: side in pixels of the square of each thumbnail pixel; see `HighResDetector`.
+        shrink: side in pixels of the squares whose means are the pixels of the thumbnail.
         keypoints: number K of patches.
         patch_size: side of a patch in pixels.
         in_channels: channels of the images.
@@ -187,9 +187,9 @@ def high_res(
         tasks: names of the tasks, the main one first; see `AttentionHead`.
         width: dimension of a patch's vector.
         heads: learned queries per task.
-        detector_widths: output channels of the thumbnail's convolutions.
-        encoder_widths: output channels of a patch's convolutions.
-        regions: number of regions that are scored in larger images; 0 for no coarser thumbnail.
+        detector_widths: output channels of the convolutions that score the thumbnail.
+        encoder_widths: output channels of the convolutions that encode a patch.
+        regions: number of regions that are scored in larger images; see `HighResDetector`.
         thumbnail_side: maximum side in pixels of a square image's thumbnail.
         explore: in training, factor of the Gumbel noise on the scores.
         dropout: fraction of features dropped in training.
@@ -231,19 +231,19 @@ def crops(
     crops only.
 
     Args:
-        backbone: a crop -> features; the detector has its own copy, cut at `depth`.
+        backbone: encodes a crop; its stages up to `depth` are built a second time for the detector.
         patch_size: side of a crop in samples.
-        scales: pixels per sample of each scale; see `CropDetector`.
+        scales: pixels per sample of each scale, 0 for the whole image; see `CropDetector`.
         counts: number of crops of each scale.
-        shrink: each pixel of the detector's thumbnail is the mean of a square of this side.
-        depth: depth of the backbone's features that the detector scores.
+        shrink: side in pixels of the squares whose means are the pixels of the thumbnail.
+        depth: stage of the backbone, from 1, whose features the detector scores.
         num_classes: number of classes.
-        mix: how the crops are joined; see `CropHead`.
-        width: width of the layer that weights crops, or dimension of a token.
+        mix: how the crops' vectors are combined; see `CropHead`.
+        width: width of the layer that scores crops, or dimension of a token; see `CropHead`.
         dropout: fraction of features dropped in training.
         detector_width: channels of the scoring net.
         explore: in training, factor of the Gumbel noise on the scores.
-        learned: whether scores are learned, instead of the energy of the features.
+        learned: whether the scores are learned; if not, they are the features' mean square.
         inputs: the images that the model expects.
 
     Raises:
@@ -274,22 +274,24 @@ def published(
 ) -> FocusNet:
     """Return a focus model of the original project, reimplemented for comparison.
 
-    The models are from "Unboxing the Black Box: Explainable and Efficient CNNs with Focus and
-    Attention". Their defects are preserved:
+    The original project is "Unboxing the Black Box: Explainable and Efficient CNNs with Focus and
+    Attention". The defects of its models are preserved:
 
-    - A patch of P points is not P pixels: its points span 2P pixels (`focus`, `corners`), or the
-      whole image (`zoom`), without averaging between them. Explanations show the true spacing as
-      scales.
-    - The learned detector removes all positions by global average pooling before it regresses
-      them, and can hardly localise anything.
-    - Its clamp to [-1, 1] has no gradient outside: a keypoint beyond the border stays there.
-    - `corners` uses (row, column) as (x, y): the patches are cut at transposed locations.
-    - It has no non-maximum suppression: all keypoints may be at one corner.
+    - The P x P points of a patch are not adjacent pixels: they span 2P pixels (`focus`, `corners`)
+      or the whole image (`zoom`), and the pixels between them are not averaged. Explanations show
+      the true spacing as scales.
+    - The learned detector averages its features over all locations before it regresses keypoints
+      from them, so it can hardly localise anything.
+    - Its keypoints are clamped to [-1, 1]. The clamp has no gradient outside, so a keypoint that
+      leaves the image stays at its border.
+    - `corners` uses (row, column) as (x, y), so the patches are cut at transposed locations.
+    - `corners` has no non-maximum suppression, so all keypoints may be at the same corner.
     - The classifier does not read the locations of its patches.
-    - Patches may extend beyond the image, with zeros there, the grey of the mean image.
-    - The last two layers of `focus` have only dropout between them, and are equivalent to one.
+    - Patches may extend beyond the image. Their points there are 0 after normalisation, which is
+      the grey of the mean of the training images.
+    - The last two linear layers of `focus` have only dropout between them: one would be enough.
 
-    The original required square images; on others the spacing follows from the height.
+    The original required square images. In others the spacing of points follows from the height.
 
     Args:
         kind: `focus` (56,928 parameters on MNIST), `corners` or `zoom`.
@@ -316,11 +318,11 @@ def reconstructor(
     """Return a model that rebuilds the image from a few small patches, trained without labels.
 
     Args:
-        detector: view -> locations.
-        decoder: patches and locations -> the image rebuilt.
+        detector: chooses the locations of patches.
+        decoder: rebuilds the image from the patches and their locations.
         patch_size: side of a patch in pixels.
         in_channels: channels of the images.
-        softness_px: width in pixels of the soft edges; see `Head`.
+        softness_px: width in pixels of the soft edges of the patches' mask; see `Head`.
         inputs: the images that the model expects.
 
     Raises:

@@ -1,19 +1,23 @@
-"""Names of weights in files of earlier formats, before focus models had a detector and a head."""
+"""New names of weights in files of earlier formats.
+
+In these formats focus models were not yet composed of a detector and a head.
+"""
 
 import re
 from collections.abc import Callable
 
-_TOKENS = (
+_TOKEN_HEAD = (
     (r"classifier\.place\.", "head.location."),
     (r"classifier\.mix\.", "head.mixer."),
     (r"classifier\.head\.", "head.classify."),
     (r"classifier\.", "head."),
 )
-# By the model's name in config.json; the first matching pattern applies.
+# For each name of a model in config.json, pairs of a pattern at the start of a weight's former name
+# and its replacement. The first pattern that matches is applied.
 _RENAMES = {
-    "focus": _TOKENS,
-    "zoom": (*_TOKENS, (r"(features|windows)\.", r"detector.\1.")),
-    "glimpse": (*_TOKENS, (r"(backbone|heatmaps)\.", r"detector.\1.")),
+    "focus": _TOKEN_HEAD,
+    "zoom": (*_TOKEN_HEAD, (r"(features|windows)\.", r"detector.\1.")),
+    "glimpse": (*_TOKEN_HEAD, (r"(backbone|heatmaps)\.", r"detector.\1.")),
     "high-res": (
         (r"detector\.", "detector.fine."),
         (r"coarse\.", "detector.coarse."),
@@ -28,7 +32,9 @@ _RENAMES = {
 
 
 def rename_function(model: str) -> Callable[[str], str]:
-    """Return the function from a weight's name in files of earlier formats to its current name.
+    """Return a function that turns a weight's name in an earlier format into its current name.
+
+    It returns names that have not changed as they are.
 
     Args:
         model: the model's name in config.json.

@@ -27,26 +27,27 @@ KINDS: dict[str, type[PairwiseAttention] | type[PatchwiseAttention]] = {
     "pairwise": PairwiseAttention,
     "patchwise": PatchwiseAttention,
 }
-# SAN10 of Zhao et al. 2020, table 2: blocks, channels and windows of its five stages.
+# Arguments of `SANet` for SAN10, the smallest net of Zhao et al. 2020 (table 2).
 SAN10 = {"blocks": (2, 1, 2, 4, 1), "widths": (64, 256, 512, 1024, 2048), "sides": (3, 7, 7, 7, 7)}
 
 
 class SANet(ImageModel):
     """A residual net of local self-attention without spatial filters (Zhao et al. 2020).
 
-    The maps of an explanation are the attention that each location receives in the last block of
-    each stage, summed over the windows around it: attention relates neighbours, and the logits are
-    computed from the mean over all locations.
+    An explanation has one map per stage: the attention that each location receives in the stage's
+    last block, summed over the windows that contain it. A map does not show how much a location
+    counts for the decision, because attention only relates neighbours, and the logits are computed
+    from the mean over all locations.
 
     Args:
         kind: `pairwise` or `patchwise` attention.
-        blocks: self-attention blocks of each stage; SAN10 has (2, 1, 2, 4, 1).
+        blocks: number of self-attention blocks of each stage; SAN10 has (2, 1, 2, 4, 1).
         widths: channels of each stage, multiples of 32; SAN10 has (64, 256, 512, 1024, 2048).
         sides: side of each stage's windows in locations, odd; SAN10 has (3, 7, 7, 7, 7).
-        pool_first: halve the resolution before the first stage, as in the paper at 224x224
-            pixels; it is always halved before the other stages.
-        whiten: side in pixels of the patches that a first layer whitens (`WhiteningConv`); 0, as in
-            the paper, for a first layer on single pixels.
+        pool_first: whether the resolution is halved before the first stage, as in the paper for
+            224x224 pixels. It is always halved before the other stages.
+        whiten: side in pixels of the patches that a first layer whitens (`WhiteningConv`). With 0,
+            as in the paper, the first layer reads single pixels instead.
         in_channels: channels of the images.
         num_classes: number of classes.
         inputs: the images that the model expects.
@@ -76,7 +77,7 @@ class SANet(ImageModel):
         inputs: Inputs = Inputs(),
     ):
         super().__init__(in_channels, num_classes, inputs)
-        _check(blocks, widths, sides)
+        _check_stages(blocks, widths, sides)
         self.pool_first = pool_first
         self.whitening: nn.Module = nn.Identity()
         channels = in_channels
@@ -84,23 +85,26 @@ class SANet(ImageModel):
             whitening = WhiteningConv(in_channels, whiten)
             self.whitening = nn.Sequential(whitening, nn.ReLU(inplace=True))
             channels = whitening.out_channels
-        self.first = _linear(channels, widths[0])
+        self.first = _pointwise(channels, widths[0])
         stages = []
         channels = widths[0]
-        for count, width, side in zip(blocks, widths, sides, strict=True):
-            layers = [Block(kind, width, side) for _ in range(count)]
+        for block_count, width, side in zip(blocks, widths, sides, strict=True):
+            layers = [Block(kind, width, side) for _ in range(block_count)]
             stages.append(Stage(nn.Conv2d(channels, width, 1, bias=False), layers))
             channels = width
         self.stages = nn.ModuleList(stages)
         self.head = nn.Linear(channels, num_classes)
 
     def observe(self, view: View) -> Explanation:
-        """Classify B images, with a map of each stage at their size."""
+        """Classify B images from all of their pixels, and return one map per stage.
+
+        The maps are resized to the size of the images.
+        """
         images = view.whole()
         features = self.first(self.whitening(images))  # (B, widths[0], H, W)
         maps = []
-        for number, stage in enumerate(self.stages):
-            if number or self.pool_first:
+        for index, stage in enumerate(self.stages):
+            if index > 0 or self.pool_first:
                 features = halve(features)
             features, attention = stage(features)
             maps.append(F.interpolate(attention[:, None], view.size, mode="nearest-exact"))
@@ -109,50 +113,64 @@ class SANet(ImageModel):
 
 
 class Stage(nn.Module):
-    """A change of width, then blocks at one resolution."""
+    """A layer that changes the number of channels, then blocks at one resolution.
+
+    Args:
+        widen: that layer.
+        blocks: at least one `Block`.
+    """
 
     def __init__(self, widen: nn.Module, blocks: Sequence[nn.Module]):
         super().__init__()
         self.widen = widen
         self.blocks = nn.ModuleList(blocks)
-        last: Block = blocks[-1]  # type: ignore[assignment]
-        self.norm = nn.BatchNorm2d(last.width)
-        self.side = last.attention.side
+        last_block: Block = blocks[-1]  # type: ignore[assignment]
+        self.norm = nn.BatchNorm2d(last_block.width)
+        self.side = last_block.attention.side
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (B, width, H, W) and the last block's attention to each location (B, H, W)."""
+        """Return features (B, width, H, W), and the attention that each location receives.
+
+        The attention (B, H, W) is that of the last block, without a gradient.
+        """
         features = self.widen(features)
-        weights = features  # always replaced: a stage has at least one block
+        weights = features  # for the type checker: the loop replaces it, since there is a block
         for block in self.blocks:
             features, weights = block(features)
         return F.relu(self.norm(features)), received_attention(weights.detach(), self.side)
 
 
 class Block(nn.Module):
-    """The paper's bottleneck: self-attention on a quarter of the channels, added to its input."""
+    """The paper's bottleneck block: self-attention on a quarter of the channels.
+
+    The result is added to the input. The arguments are those of `SANet`, for one stage.
+    """
 
     def __init__(self, kind: str, width: int, side: int):
         super().__init__()
         self.width = width
         inner = width // 4
         self.before = nn.BatchNorm2d(width)
-        self.attention = KINDS[kind](width, inner, max(width // 16, 4), side)
+        relation = max(width // 16, 4)
+        self.attention = KINDS[kind](width, inner, relation, side)
         self.after = nn.BatchNorm2d(inner)
         self.out = nn.Conv2d(inner, width, 1)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (B, width, H, W) and the attention's weights."""
+        """Return features (B, width, H, W), and the weights (B, side * side, groups, H, W)."""
         attended, weights = self.attention(F.relu(self.before(features)))
         return features + self.out(F.relu(self.after(attended))), weights
 
 
-def _linear(in_channels: int, width: int) -> nn.Module:
+def _pointwise(in_channels: int, width: int) -> nn.Module:
+    """Return a 1x1 convolution without a bias, with batch normalisation and ReLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
     )
 
 
-def _check(blocks: Sequence[int], widths: Sequence[int], sides: Sequence[int]) -> None:
+def _check_stages(blocks: Sequence[int], widths: Sequence[int], sides: Sequence[int]) -> None:
+    """Raise UserError unless there is one valid value of each argument per stage."""
     if not len(blocks) == len(widths) == len(sides):
         raise UserError(
             "Expected as many blocks as widths and sides, but got "

@@ -11,10 +11,16 @@ from foveal.models.pooled import PooledNet
 class VGG16(PooledNet):
     """The convolutions of VGG-16 (Simonyan & Zisserman 2015, configuration D), batch-normalised.
 
-    These are torchvision's layers, with two changes: poolings round up, so that small images of odd
-    sizes keep at least one pixel; and the mean over all positions and one linear layer replace the
-    three linear layers, which were designed for 224x224 pixels and 1000 classes. 14.7 million
-    parameters. Arguments as in `SmallCNN`.
+    These are torchvision's layers, with two changes. Poolings round up, so that small images of odd
+    sizes keep at least one pixel. The three linear layers, which were designed for 224x224 pixels
+    and 1000 classes, are replaced by the mean over all positions and one linear layer. There are
+    14.7 million parameters.
+
+    Args:
+        in_channels: channels of the images.
+        num_classes: number of classes.
+        dropout: fraction of features dropped in training before the last layer.
+        inputs: the images that the model expects.
     """
 
     name = "vgg16"
@@ -36,7 +42,7 @@ class VGG16(PooledNet):
             if isinstance(layer, nn.MaxPool2d):
                 layer.ceil_mode = True
             if isinstance(layer, nn.Conv2d):
-                layer.bias = None  # the batch normalisation after it has one
+                layer.bias = None  # the batch normalisation that follows adds one
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
         self.features = features
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(512, num_classes))

@@ -1,4 +1,8 @@
-"""Weights in safetensors files: written atomically, and validated when read."""
+"""Weights in safetensors files, which are written atomically and validated when they are read.
+
+Shipped weights are the pretrained weights that the Foveal package contains. A card is the file
+card.json next to a model's weights, which describes the model and may have a digest of the weights.
+"""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -21,13 +25,14 @@ from foveal.foundation.model_files import (
     write_card,
 )
 
-# Suffix of the scale per output channel of a weight that is stored as its 8-bit difference from
-# the shipped weight.
+# A weight may be stored as its 8-bit difference from the shipped weight; this suffix of its name
+# then marks the scale of each output channel.
 SCALE = ".difference_scale"
 MAX_PARAMETERS = 2**29  # of a new model; 2 GB in single precision
-# Maximum parameters of a model per parameter in its file, and in addition to those: a model may
-# build layers that it does not keep, such as the three linear layers of timm's VGG.
-SPARE_FACTOR, SPARE = 8, 2**26
+# A model may have SPARE_FACTOR times the parameters in its file, plus SPARE: the constructor may
+# create layers that the model does not keep, such as the three linear layers of timm's VGG.
+SPARE_FACTOR = 8
+SPARE = 2**26
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -35,8 +40,8 @@ Model = TypeVar("Model", bound=nn.Module)
 def save_weights(model: nn.Module, folder: Path) -> None:
     """Write a model's weights into a folder, atomically.
 
-    Unmodified weights that are shipped with Foveal are omitted: `load_weights` restores them. The
-    digest on an existing card, which no longer matches the weights, is removed first.
+    Weights that equal the shipped ones are omitted, and restored by `load_weights`. If there is a
+    card in the folder, its digest is removed first, because it will not match the new weights.
     """
     from safetensors.torch import save
 
@@ -49,19 +54,19 @@ def save_weights(model: nn.Module, folder: Path) -> None:
         for name, values in model.state_dict().items()
         if name not in shipped or not torch.equal(values.cpu(), shipped[name].to(values.dtype))
     }
-    # save_file would write a file that only its owner can read.
+    # Not `save_file` of safetensors, which writes a file that only its owner can read.
     write_bytes(folder / WEIGHTS, save(state))
 
 
 def load_weights(build: Callable[[], Model], weights: "Weights", strict: bool = True) -> Model:
-    """Return a trained model in evaluation mode.
+    """Build a model, copy its trained weights into it, and return it in evaluation mode.
 
-    The model must not be much larger than its file: a few lines of settings cannot allocate more
-    memory than the weights justify.
+    A model that would be much larger than its file is refused, so that a few lines of settings from
+    an untrusted source cannot allocate all memory.
 
     Args:
         build: returns the model with new weights.
-        weights: weights of the model.
+        weights: the trained weights.
         strict: whether the file must contain exactly the weights of the model.
 
     Raises:
@@ -89,10 +94,11 @@ class Weights:
         self.path = path
         try:
             with open_regular(path) as file:
-                header = int.from_bytes(file.read(8), "little")
-            if header > MAX_SETTINGS:
-                raise UserError(f"its header has {header:,} bytes")
+                header_size = int.from_bytes(file.read(8), "little")
+            if header_size > MAX_SETTINGS:
+                raise UserError(f"its header has {header_size:,} bytes")
             self.file: Any = safe_open(path, "pt")
+            # For each name of a weight in the model, its name in the file.
             self.stored: dict[str, str] = {name: name for name in self.file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, UserError) as error:
             raise self._corrupt(error) from None
@@ -105,15 +111,15 @@ class Weights:
         return sum(torch.Size(shape).numel() for shape in shapes)
 
     def rename(self, current: Callable[[str], str]) -> None:
-        """Rename the weights.
+        """Set the names of the weights in the model, if they differ from those in the file.
 
         Args:
-            current: a weight's name in the file -> its name in the model.
+            current: turns a weight's name in the file into its name in the model.
         """
         self.stored = {current(stored): stored for stored in self.stored.values()}
 
     def fill(self, model: nn.Module, strict: bool = True) -> None:
-        """Copy the weights into a model.
+        """Copy the weights into a model, in place.
 
         Args:
             model: the model, whose weights are overwritten.
@@ -128,14 +134,14 @@ class Weights:
             state = {name: self.file.get_tensor(stored) for name, stored in self.stored.items()}
         except SafetensorError as error:
             raise self._corrupt(error) from None
-        current, shipped = model.state_dict(), shipped_weights(model)
+        initial, shipped = model.state_dict(), shipped_weights(model)
         state = self._restore(state, shipped)
         for name, values in state.items():
-            if name in current and values.is_floating_point() != current[name].is_floating_point():
-                raise self._corrupt(f"{name} is of type {values.dtype}, not {current[name].dtype}")
+            if name in initial and values.is_floating_point() != initial[name].is_floating_point():
+                raise self._corrupt(f"{name} is of type {values.dtype}, not {initial[name].dtype}")
             if not _is_finite(values):
                 raise self._corrupt(f"{name} has NaN or infinite values")
-        state |= {name: current[name] for name in shipped if name not in state}
+        state |= {name: initial[name] for name in shipped if name not in state}
         try:
             model.load_state_dict(state, strict=strict)
         except RuntimeError as error:
@@ -145,7 +151,17 @@ class Weights:
             ) from None
 
     def _restore(self, state: dict[str, Tensor], shipped: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return a state dict in which differences are added to the shipped weights."""
+        """Return the state dict of the model for that of its file.
+
+        Weights that the file stores as 8-bit differences are added to the shipped weights.
+
+        Args:
+            state: tensors by name, with a second tensor, NAME + `SCALE`, for each difference.
+            shipped: the shipped weights by name.
+
+        Raises:
+            UserError: a difference or its scale has the wrong type or shape.
+        """
         restored = {name: values for name, values in state.items() if not name.endswith(SCALE)}
         for name in (name.removesuffix(SCALE) for name in state if name.endswith(SCALE)):
             steps, scale, base = state.get(name), state[name + SCALE], shipped.get(name)
@@ -157,6 +173,7 @@ class Weights:
         return restored
 
     def _check_digest(self) -> None:
+        """Raise UserError unless the file matches the digest on the card, if there is one."""
         expected = read_card(self.path.parent).get(DIGEST)
         if expected is not None and weights_digest(self.path) != expected:
             raise UserError(
@@ -169,14 +186,15 @@ class Weights:
 
 
 def as_difference(weight: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a weight as its 8-bit difference from another weight.
+    """Return a weight as its 8-bit difference from another weight, which loses precision.
 
     Args:
-        weight: (O, ...) floats.
+        weight: (O, ...) floats, for O output channels.
         base: the other weight, of the same shape.
 
     Returns:
-        Integers (O, ...) from -127 to 127, and the scale (O,) of each output channel.
+        Integers (O, ...) from -127 to 127, and for each output channel the scale (O,) by which they
+        must be multiplied.
     """
     difference = weight.float() - base.float()
     scale = difference.flatten(1).abs().amax(dim=1).clamp(min=torch.finfo(torch.half).tiny) / 127
@@ -184,37 +202,45 @@ def as_difference(weight: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _by_channel(scale: Tensor, dimensions: int) -> Tensor:
+    """Return scales (O,) as (O, 1, ...), to multiply weights (O, ...) of that many dimensions."""
     return scale.view(-1, *[1] * (dimensions - 1))
 
 
 def shipped_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return the shipped weights with which a model is built, by name in its state dict."""
+    """Return the shipped weights of a model's backbones, by name in the model's state dict."""
     return {
         f"{name}.{key}" if name else key: values
-        for name, part in model.named_modules()
-        if isinstance(part, Backbone)
-        for key, values in part.shipped().items()
+        for name, module in model.named_modules()
+        if isinstance(module, Backbone)
+        for key, values in module.shipped().items()
     }
 
 
 def _is_finite(values: Tensor) -> bool:
+    """Return whether a tensor has no NaN or infinite values; integers never have."""
     return not values.is_floating_point() or bool(values.isfinite().all())
 
 
 @contextmanager
 def parameter_limit(limit: int = MAX_PARAMETERS) -> Iterator[None]:
-    """Limit the parameters of models that this thread builds in the block.
+    """Limit the number of parameters that models register, in total, in the block.
 
-    A parameter is counted before it is written to, when it takes no memory yet.
+    Only models that this thread builds are limited. A parameter is counted when a module registers
+    it, which is before its initial values are written and thus before it takes physical memory.
+
+    Args:
+        limit: maximum number of parameters.
 
     Raises:
-        UserError: a model has more than `limit` parameters.
+        UserError: there are more than `limit` parameters.
     """
-    owner, count = threading.get_ident(), 0
+    thread = threading.get_ident()
+    count = 0
 
     def register(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        """Count a new parameter; torch calls this for every module in every thread."""
         nonlocal count
-        if parameter is None or threading.get_ident() != owner:
+        if parameter is None or threading.get_ident() != thread:
             return
         count += parameter.numel()
         if count > limit:

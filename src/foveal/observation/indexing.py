@@ -16,7 +16,7 @@ def selection(index: Index, length: int) -> slice | Tensor:
 
     Args:
         index: an integer of any kind, a slice, a list or array of integers, or a mask of B
-            booleans; negative ones count from the end.
+            booleans; negative integers count from the end.
         length: number B of images.
 
     Raises:
@@ -39,6 +39,7 @@ def selection(index: Index, length: int) -> slice | Tensor:
 
 
 def _index_tensor(indices: Sequence[int] | np.ndarray | Tensor, length: int) -> Tensor:
+    """Return a list or array as a tensor: non-negative indices, or a mask of `length` booleans."""
     try:
         index = torch.as_tensor(indices).cpu()
     except (TypeError, ValueError, RuntimeError):

@@ -15,7 +15,7 @@ Targets = Tensor | Sequence[int]
 
 
 def class_logits(logits: Tensor) -> Tensor:
-    """Return a logit per class (B, classes); for a single logit z, -z for class 0 and z for 1."""
+    """Return one logit per class (B, classes); a single logit z becomes -z for class 0, z for 1."""
     return torch.cat([-logits, logits], dim=-1) if logits.shape[-1] == 1 else logits
 
 
@@ -31,31 +31,33 @@ def predictions(logits: Tensor) -> Tensor:
     return class_logits(logits).argmax(dim=-1)
 
 
-def class_indices(targets: Targets, images: int, classes: int) -> Tensor:
+def class_indices(targets: Targets, image_count: int, class_count: int) -> Tensor:
     """Return target classes as a tensor of indices (B,).
 
     Args:
         targets: a class index per image, as anything that torch converts to a tensor.
-        images: number B of images.
-        classes: number of classes, 2 for a single logit.
+        image_count: number B of images.
+        class_count: number of classes, 2 for a single logit.
 
     Raises:
-        UserError: targets are not integers, not one per image, or out of range.
+        UserError: the targets are not integers, not one per image, or out of range.
     """
     try:
-        chosen = torch.as_tensor(targets).detach().cpu()
+        indices = torch.as_tensor(targets).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
         raise UserError(
-            f"Expected targets ({images},), a class index for each image, but got {targets!r:.80}."
+            f"Expected targets ({image_count},), a class index for each image, but got "
+            f"{targets!r:.80}."
         ) from None
-    if chosen.shape != (images,) or chosen.is_floating_point() or chosen.dtype == torch.bool:
+    is_integer = not indices.is_floating_point() and indices.dtype != torch.bool
+    if indices.shape != (image_count,) or not is_integer:
         raise UserError(
-            f"Expected targets ({images},), a class index for each image, but got "
-            f"{tuple(chosen.shape)} of {chosen.dtype}."
+            f"Expected targets ({image_count},), a class index for each image, but got "
+            f"{tuple(indices.shape)} of {indices.dtype}."
         )
-    if chosen.min() < 0 or chosen.max() >= classes:
+    if indices.min() < 0 or indices.max() >= class_count:
         raise UserError(
-            f"Expected targets from 0 to {classes - 1}, as the model has {classes} classes, but "
-            f"got {int(chosen.min())} to {int(chosen.max())}."
+            f"Expected targets from 0 to {class_count - 1}, as the model has {class_count} "
+            f"classes, but got {int(indices.min())} to {int(indices.max())}."
         )
-    return chosen.long()
+    return indices.long()

@@ -1,4 +1,8 @@
-"""Tensors of an explanation and their geometry, for figures, metrics and JSON."""
+"""Tensors of an explanation and their geometry, for figures, metrics and JSON.
+
+Keypoints are the centres of patches. Grid units are coordinates in [-1, 1] across the image. A
+depth is a stage of a backbone; an attention model may have one map for each of several depths.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -31,28 +35,29 @@ COMPUTED = (
 class Observation:
     """A model's logits for B images, and the evidence that they were computed from.
 
-    All tensors are on the CPU and share their first dimension B, except the originals. Only the
-    result of `ImageModel.observe`, within one forward pass, is on the model's device, with
-    normalised images, patches and thumbnail.
+    All tensors are on the CPU, and all except the originals have the same first dimension B. The
+    result of `ImageModel.observe`, which exists only within one forward pass, differs: it is on the
+    model's device, and its images, patches and thumbnail are normalised.
 
     Attributes:
-        images: (B, C, H, W) in [0, 1], as given to the model; thumbnails of large images that are
-            read in part.
+        images: (B, C, H, W) in [0, 1], as given to the model; for large images, of which the model
+            reads only parts, their thumbnails.
         logits: (B, classes), from the same forward pass as the evidence; (B, 1) for a binary
             classifier with a single logit; (B, 0) for a model that is not a classifier.
         keypoints: (B, K, 2) in grid units, or None.
         patches: (B, K, C, P, P) in [0, 1], or None.
-        scales: (B, K) pixels from one patch sample to the next, or None for 1.
+        scales: (B, K) pixels from one sample of a patch to the next, or None if all are 1.
         maps: (B, M, H, W) raw values per pixel, such as attention weights, or None.
         rebuilt: (B, C, H, W) in [0, 1], the image rebuilt from the patches, or None.
         thumbnail: (B, C, h, w) in [0, 1], read in addition to the patches, or None.
         weights: (B, K), attention of the model to each patch, or None.
         task_logits: (B, T, classes) for a model with several tasks, the main one first, or None.
-        contributions: (B, K, classes), what each patch adds to each logit, if the logits are such
-            sums plus a bias, or None.
+        contributions: (B, K, classes), what each patch adds to each logit; None unless the logits
+            are sums over patches plus a bias.
         blocks: whether each sample of a patch is the mean of a square with a side of `scales`
             pixels; if not, it is a bilinear sample.
-        extent: height and width in pixels of the images whose thumbnails `images` holds, or None.
+        extent: height and width in pixels of the large images whose thumbnails are in `images`;
+            None if `images` are the images themselves.
         originals: B images (C', H', W') in [0, 1] of any sizes, before they were resized for the
             model; figures show these. Empty if figures show `images`.
         classes: a name for each class.
@@ -81,7 +86,8 @@ class Observation:
     values: Values = ATTENTION
 
     def __post_init__(self) -> None:
-        # len() of a traced tensor would fix the batch size of an exported graph.
+        # The lengths are compared only if there are originals: during the export of a graph there
+        # are none, and len() of a traced tensor would fix the batch size of the graph.
         if self.originals and len(self.originals) != len(self):
             raise ValueError(
                 f"Expected {len(self)} originals, one per image, or none, but got "
@@ -92,7 +98,7 @@ class Observation:
         return len(self.logits)
 
     def __getitem__(self, index: Index) -> Self:
-        """Return the explanation of one or several images; B stays a dimension.
+        """Return the explanation of one or several images; one image has a batch dimension of 1.
 
         Args:
             index: an integer of any kind, a slice, a list or array of integers, or a mask of B
@@ -102,13 +108,15 @@ class Observation:
             IndexError: there is no such image.
             TypeError: the index is of another type.
         """
-        part = selection(index, len(self))
+        selected = selection(index, len(self))
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        parts: dict[str, Any] = {k: v[part] for k, v in values.items() if isinstance(v, Tensor)}
+        changes: dict[str, Any] = {
+            name: value[selected] for name, value in values.items() if isinstance(value, Tensor)
+        }
         if self.originals:
-            chosen = torch.arange(len(self))[part].tolist()
-            parts["originals"] = tuple(self.originals[i] for i in chosen)
-        return replace(self, **parts)
+            indices = torch.arange(len(self))[selected].tolist()
+            changes["originals"] = tuple(self.originals[i] for i in indices)
+        return replace(self, **changes)
 
     def __iter__(self) -> Iterator[Self]:
         return (self[index] for index in range(len(self)))
@@ -140,10 +148,11 @@ class Observation:
 
     @property
     def evidence(self) -> Tensor:
-        """(B, H, W) booleans: the pixels that the decision was made from.
+        """(B, H, W) booleans: the pixels that the decision was made from; all if it has no patches.
 
-        A patch with a scale counts as the whole square that it spans, never fewer pixels than were
-        read. If the model also reads a thumbnail, these are the pixels read at full resolution.
+        A patch with a scale above 1 counts as the whole square that it spans, which contains at
+        least the pixels that were read. The pixels that the model reads only from a thumbnail are
+        not included.
         """
         if self.keypoints is None or self.patch_size is None:
             return torch.ones(len(self), *self.size, dtype=torch.bool)
@@ -151,35 +160,35 @@ class Observation:
 
     @property
     def evidence_fraction(self) -> Tensor:
-        """(B,): values that the decision was made from / pixels of the image, at most 1.
+        """(B,): values that the decision was made from, divided by the image's pixels; at most 1.
 
         A sample that is a mean of pixels counts as one value. A thumbnail's pixels count too.
         """
         if self.keypoints is None or self.patch_size is None:
             return torch.ones(len(self))
         height, width = self.size
-        coarse = 0 if self.thumbnail is None else self.thumbnail[0, 0].numel()
-        patches = (self.keypoints, self.patch_size, self.size, self.scales)
-        values = evidence_px(*patches, coarse, self.blocks)
+        thumbnail_px = 0 if self.thumbnail is None else self.thumbnail[0, 0].numel()
+        patch_geometry = (self.keypoints, self.patch_size, self.size, self.scales)
+        values = evidence_px(*patch_geometry, thumbnail_px, self.blocks)
         return (values / (height * width)).to(self.keypoints.dtype)
 
     @property
     def covered_fraction(self) -> Tensor:
-        """(B,): pixels that the patches cover / pixels of the image."""
+        """(B,): fraction of the image's pixels that the patches cover; 1 without patches."""
         if self.keypoints is None or self.patch_size is None:
             return torch.ones(len(self))
         height, width = self.size
-        patches = (self.keypoints, self.patch_size, self.size, self.scales)
-        covered = covered_px(*patches, self.blocks)
+        patch_geometry = (self.keypoints, self.patch_size, self.size, self.scales)
+        covered = covered_px(*patch_geometry, self.blocks)
         return (covered / (height * width)).to(self.keypoints.dtype)
 
     @property
     def heat(self) -> Tensor:
         """(B, H, W): importance of each pixel, on the explanation's own scale.
 
-        For patches, the number of patches that show the pixel; for one map, its raw values; for
-        several maps, the mean over depths of each map divided by its mean, since the weights of a
-        fine map are smaller than those of a coarse one.
+        For patches it is the number of patches that show the pixel. For a single map it is the raw
+        values. For several maps, each map is divided by its mean, because the weights of a fine map
+        are smaller than those of a coarse one, and the results are averaged over the maps.
 
         Raises:
             ValueError: there are neither maps nor patches.
@@ -188,8 +197,8 @@ class Observation:
             maps = self.maps.float()
             if maps.shape[1] == 1:
                 return maps[:, 0]
-            uniform = maps.mean(dim=(-2, -1), keepdim=True).clamp_min(1e-12)
-            return (maps / uniform).mean(dim=1)
+            means = maps.mean(dim=(-2, -1), keepdim=True).clamp_min(1e-12)
+            return (maps / means).mean(dim=1)
         if self.keypoints is None or self.patch_size is None:
             raise ValueError(
                 "This explanation has no maps and no patches: for a model that reads the whole "
@@ -199,38 +208,39 @@ class Observation:
 
     @property
     def peaks(self) -> Tensor:
-        """(B, M, 3): x and y in grid units of each map's maximum, and its multiple of the mean.
+        """(B, M, 3): x and y in grid units of each map's maximum, and maximum divided by mean.
 
-        If a coarse map's cell covers many pixels, the location is the centre of the cell. Of
-        several equal maxima it is the first, row by row.
+        In a coarse map, where one value fills a rectangle of pixels, x and y are the centre of the
+        rectangle. If several locations share the maximum, the first one, row by row, is returned.
 
         Raises:
             ValueError: there are no maps.
         """
         if self.maps is None:
-            raise ValueError("This explanation has no maps, so they have no peaks.")
+            raise ValueError("This explanation has no maps, and therefore no peaks.")
         height, width = self.size
         maps = self.maps.float()
-        top = maps.amax(dim=(-2, -1))  # (B, M)
-        is_maximum = maps == top[..., None, None]
-        first = (is_maximum.flatten(2).cumsum(dim=-1) == 0).sum(dim=-1)
-        row, column = first // width, first % width
-        across = is_maximum.gather(2, row[..., None, None].expand(-1, -1, 1, width))[:, :, 0]
-        down = is_maximum.gather(3, column[..., None, None].expand(-1, -1, height, 1))[..., 0]
-        x_px = column + (_run_length(across, column) - 1) / 2
-        y_px = row + (_run_length(down, row) - 1) / 2
+        maxima = maps.amax(dim=(-2, -1))  # (B, M)
+        is_maximum = maps == maxima[..., None, None]
+        first_index = (is_maximum.flatten(2).cumsum(dim=-1) == 0).sum(dim=-1)
+        row, column = first_index // width, first_index % width
+        # The marks in the row and in the column of the first maximum.
+        in_row = is_maximum.gather(2, row[..., None, None].expand(-1, -1, 1, width))[:, :, 0]
+        in_column = is_maximum.gather(3, column[..., None, None].expand(-1, -1, height, 1))[..., 0]
+        x_px = column + (_run_length(in_row, column) - 1) / 2
+        y_px = row + (_run_length(in_column, row) - 1) / 2
         locations = from_px(torch.stack([x_px, y_px], dim=-1), self.size)
-        times = top / maps.mean(dim=(-2, -1)).clamp_min(1e-12)
-        return torch.cat([locations, times[..., None]], dim=-1)
+        multiples = maxima / maps.mean(dim=(-2, -1)).clamp_min(1e-12)
+        return torch.cat([locations, multiples[..., None]], dim=-1)
 
     def top_evidence(self, fraction: float) -> Tensor:
-        """Return the evidence (B, H, W); for maps, the given fraction of pixels with the most heat.
+        """Return the evidence as booleans (B, H, W): the patches, or the hottest pixels of maps.
 
-        For patches the evidence does not depend on the fraction. Ties are broken by a fixed random
-        order, which prefers no side of the image.
+        Pixels of equal heat are ranked in a fixed random order, which favours no side of the image.
 
         Args:
-            fraction: fraction of the pixels, above 0 and up to 1.
+            fraction: fraction of the pixels that is returned for maps, above 0 and up to 1. It has
+                no effect on the evidence of patches.
         """
         if self.maps is None:
             return self.evidence
@@ -253,18 +263,18 @@ class Observation:
         if len(parts) == 1:
             return parts[0]
         joined: dict[str, Any] = {
-            f.name: torch.cat([getattr(part, f.name) for part in parts])
-            for f in fields(cls)
-            if isinstance(getattr(parts[0], f.name), Tensor)
+            field.name: torch.cat([getattr(part, field.name) for part in parts])
+            for field in fields(cls)
+            if isinstance(getattr(parts[0], field.name), Tensor)
         }
         originals = tuple(original for part in parts for original in part.originals)
         return replace(parts[0], **joined, originals=originals)
 
 
-def _run_length(marks: Tensor, first: Tensor) -> Tensor:
-    """Return how many consecutive marks (B, M, L) are set from the index `first` (B, M) on."""
-    before = torch.arange(marks.shape[-1]) < first[..., None]
-    return (marks | before).int().cumprod(dim=-1).sum(dim=-1) - first
+def _run_length(marks: Tensor, start: Tensor) -> Tensor:
+    """Return how many consecutive marks (B, M, L) are set from the index `start` (B, M) on."""
+    is_before = torch.arange(marks.shape[-1]) < start[..., None]
+    return (marks | is_before).int().cumprod(dim=-1).sum(dim=-1) - start
 
 
 def ranks(heat: Tensor) -> Tensor:

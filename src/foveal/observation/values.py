@@ -10,11 +10,11 @@ class Values:
     Attributes:
         label: quantity and unit, for a colour bar.
         signed: whether values above the neutral value support the class and values below it
-            oppose it, on a linear scale. If not, they are weights, in multiples of a uniform
-            weight, on a logarithmic scale.
+            oppose it; these are drawn on a linear scale. If not, the values are weights, which are
+            drawn as multiples of a uniform weight on a logarithmic scale.
         zero: whether 0 is the neutral value; if not, the mean of a map is neutral.
-        location_label: quantity and unit of the sum over the pixels of a location; None if
-            such sums have no meaning.
+        location_label: quantity and unit of the sum over the pixels of a location, which is a
+            cell of a map that is coarser than the image; None if such sums have no meaning.
     """
 
     label: str

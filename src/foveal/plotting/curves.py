@@ -9,16 +9,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LINE_STYLES = ("-", "--", ":")  # for curves of the same colour
+
 
 def learning_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> "Figure":
-    """Draw validation accuracy and loss over the epochs, one line per model."""
+    """Draw validation accuracy and loss over the epochs, one line per model.
+
+    Args:
+        curves: for the name of each model its `epoch` (from 0), `val_accuracy` (from 0 to 1) and
+            `val_loss`, as sequences of equal length.
+    """
     figure = new_figure(9, 3.2)
     left, right = figure.subplots(1, 2)
     for number, curve in enumerate(curves.values()):
         epochs = [epoch + 1 for epoch in curve["epoch"]]
-        line = ("-", "--", ":")[number // len(COLOURS) % 3]
-        style = {"color": colour(number), "lw": 1.8, "ls": line, "marker": "o", "ms": 2.5}
-        left.plot(epochs, [100 * a for a in curve["val_accuracy"]], **style)
+        line_style = LINE_STYLES[number // len(COLOURS) % len(LINE_STYLES)]
+        style = {"color": colour(number), "lw": 1.8, "ls": line_style, "marker": "o", "ms": 2.5}
+        left.plot(epochs, [100 * accuracy for accuracy in curve["val_accuracy"]], **style)
         right.plot(epochs, curve["val_loss"], **style)
     for axes, label in ((left, "validation accuracy, %"), (right, "validation loss")):
         axes.set_xlabel("epoch", fontsize=9)
@@ -47,17 +54,17 @@ def frontier(
     """
     figure = new_figure(7, 3.6)
     axes = figure.subplots()
-    unit = 1 if logarithmic else 100
+    cost_factor = 1 if logarithmic else 100  # a fraction is drawn in percent
     with_legend = len(points) <= len(COLOURS) * len(MARKERS) and all(name for name, _, _ in points)
-    for number, (name, cost, accuracy) in enumerate(points):  # same style in every plot
-        xy = (unit * cost, 100 * accuracy)
+    for number, (name, cost, accuracy) in enumerate(points):
+        xy = (cost_factor * cost, 100 * accuracy)
         marker = MARKERS[number // len(COLOURS) % len(MARKERS)]
         axes.plot(*xy, marker, ms=7, color=colour(number))
         if not with_legend:
             text = shorten(name, 40)
             axes.annotate(text, xy, (7, -3), textcoords="offset points", fontsize=8, color=INK)
     if with_legend:
-        _legend(figure, axes, [name for name, _, _ in points], 8)
+        _legend(figure, axes, [name for name, _, _ in points], fontsize=8)
     axes.set_xlabel(label, fontsize=9)
     axes.set_ylabel(f"{split} accuracy, %", fontsize=9)
     if logarithmic:
@@ -70,19 +77,25 @@ def frontier(
     return figure
 
 
-def _legend(figure: "Figure", axes: "Axes", names: Sequence[str], size: float) -> None:
-    """Add a legend of the lines; matplotlib would hide names with a leading underscore."""
+def _legend(figure: "Figure", axes: "Axes", names: Sequence[str], fontsize: float) -> None:
+    """Add a legend with a name for each line, in order.
+
+    Names are passed here, because matplotlib hides labels of lines that begin with an underscore.
+    """
     figure.legend(
         axes.lines,
         [shorten(name, 40) for name in names],
-        fontsize=size,
+        fontsize=fontsize,
         frameon=False,
         loc="outside right upper",
     )
 
 
 def _percent(axes: "Axes", maximum: float, with_legend: bool) -> None:
-    """Limit the x axis to a maximum in percent, with room for names next to the points."""
+    """Limit the x axis to a maximum in percent.
+
+    Without a legend, there is more room on the right for the names next to the points.
+    """
     axes.set_xlim(0, max((1.05 if with_legend else 1.3) * maximum, 10))
     step = 10 if maximum > 40 else 5
     axes.set_xticks([tick for tick in range(0, 101, step) if tick <= maximum + 5])
@@ -102,21 +115,28 @@ def _logarithmic(axes: "Axes") -> None:
 def judged_curves(points: Mapping[str, Sequence[tuple[float, float]]]) -> "Figure":
     """Draw a judge's accuracy, given only the evidence, against the size of the evidence.
 
+    A judge is a classifier that was trained independently to tell how much evidence a region
+    contains.
+
     Args:
-        points: for each explanation its fraction of pixels and the judge's accuracy, both from 0
-            to 1; several points are joined by a line.
+        points: for the name of each explanation one or several points: the fraction of the pixels
+            that are evidence and the judge's accuracy, both from 0 to 1. Several points are joined
+            by a line.
     """
     figure = new_figure(7, 3.8)
     axes = figure.subplots()
     for number, curve in enumerate(points.values()):
-        line = ("-", "--", ":")[number // len(COLOURS) % 3] if len(curve) > 1 else "none"
-        marker = "o" if len(curve) > 1 else "D"
+        is_line = len(curve) > 1
+        line_style = LINE_STYLES[number // len(COLOURS) % len(LINE_STYLES)] if is_line else "none"
+        marker = "o" if is_line else "D"
         fractions = [100 * fraction for fraction, _ in curve]
-        values = [100 * value for _, value in curve]
-        axes.plot(fractions, values, ls=line, marker=marker, ms=5, lw=1.5, color=colour(number))
+        accuracies = [100 * accuracy for _, accuracy in curve]
+        axes.plot(
+            fractions, accuracies, ls=line_style, marker=marker, ms=5, lw=1.5, color=colour(number)
+        )
     axes.set_xlabel("fraction of the image shown, %", fontsize=9)
     axes.set_ylabel("the judge's accuracy, %", fontsize=9)
     axes.set_xlim(left=0)
     plain_axes(axes)
-    _legend(figure, axes, list(points), 7)
+    _legend(figure, axes, list(points), fontsize=7)
     return figure

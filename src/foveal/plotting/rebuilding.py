@@ -1,4 +1,7 @@
-"""Reconstructions: the patches, the image rebuilt from them, and the error."""
+"""Reconstructions: the patches, the image rebuilt from them, and the error.
+
+A reconstructor is a model that rebuilds an image from its patches instead of classifying it.
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -7,7 +10,7 @@ import torch
 from torch import Tensor
 
 from foveal.observation.tensors import Observation
-from foveal.plotting.canvas import INK, new_figure, pixels
+from foveal.plotting.canvas import INK, new_figure, rgb_array
 from foveal.plotting.patches import draw_frames
 from foveal.plotting.photo import dots_per_inch, draw_photo, photo_of
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 HEADINGS = ("image", "keypoints", "patches", "rebuilt", "error")
-CELL = 1.3  # width of an image in inches
+CELL = 1.3  # width and height of an image in inches
 GREY = 0.5  # value of pixels that no patch shows
 
 
@@ -36,8 +39,8 @@ def rebuilding_grid(explanation: Observation) -> "Figure":
         raise ValueError("Expected an explanation with rebuilt images, but it has none.")
     rows = len(explanation)
     largest = max(map(photo_of, explanation), key=lambda image: max(image.shape[-2:]))
-    dots = dots_per_inch(largest, CELL, CELL)
-    figure = new_figure(1.4 * len(HEADINGS) + 0.7, 1.4 * rows + 0.45, dots)
+    dpi = dots_per_inch(largest, CELL, CELL)
+    figure = new_figure(1.4 * len(HEADINGS) + 0.7, 1.4 * rows + 0.45, dpi)
     grid = figure.subplots(rows, len(HEADINGS), squeeze=False)
     for axes, heading in zip(grid[0], HEADINGS, strict=True):
         axes.set_title(heading, fontsize=9, color=INK)
@@ -51,17 +54,20 @@ def rebuilding_grid(explanation: Observation) -> "Figure":
 
 
 def _draw_row(row: Sequence["Axes"], explanation: Observation) -> "AxesImage":
-    """Draw one image and its reconstruction; return the map of the error."""
-    image, rebuilt = photo_of(explanation), explanation.rebuilt
+    """Draw one image and its reconstruction on the axes of a row; return the map of the error."""
+    image = photo_of(explanation)
+    rebuilt = explanation.rebuilt
     assert rebuilt is not None
+    _, keypoint_axes, _, rebuilt_axes, error_axes = row
     patches = torch.where(explanation.evidence[:, None], explanation.images, GREY)
+    # The error is drawn below, with its own colours.
     for axes, picture in zip(row, (image, image, patches[0], rebuilt[0]), strict=False):
         draw_photo(axes, picture, explanation.size, like=image)
         axes.set_axis_off()
-    draw_frames(row[1], explanation, numbers=False)
+    draw_frames(keypoint_axes, explanation, numbers=False)
     difference = (rebuilt - explanation.images)[0]
-    error, error_axes = difference.abs().mean(dim=0), row[4]
-    aspect = row[3].get_aspect()
+    error = difference.abs().mean(dim=0)
+    aspect = rebuilt_axes.get_aspect()
     mappable = error_axes.imshow(error.numpy(), cmap="magma", vmin=0, vmax=1, aspect=aspect)
     error_axes.set_axis_off()
     error_axes.text(
@@ -86,5 +92,5 @@ def sample_grid(images: Tensor, columns: int = 10) -> "Figure":
     for axes in grid:
         axes.set_axis_off()
     for axes, image in zip(grid, images, strict=False):
-        axes.imshow(pixels(image), interpolation="nearest")
+        axes.imshow(rgb_array(image), interpolation="nearest")
     return figure

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from foveal.foundation.errors import UserError
 from foveal.foundation.file_names import file_key, safe_stem
-from foveal.foundation.files import json_text, make_output_folder, read_json, whole_file, write_text
+from foveal.foundation.files import (
+    atomic_file,
+    json_text,
+    make_output_folder,
+    read_json,
+    write_text,
+)
 from foveal.observation.records import explanation_dicts
 from foveal.observation.tensors import Observation
 from foveal.plotting.figures import explanation_figure
@@ -17,7 +23,7 @@ from foveal.plotting.figures import explanation_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RECORDS = "explanations.json"  # in the folder of the figures
+RECORDS = "explanations.json"  # file in the folder of the figures, one record per figure
 
 
 def save_figure(figure: "Figure", file: Path | BinaryIO, kind: str = "png") -> None:
@@ -32,7 +38,7 @@ def save_figure(figure: "Figure", file: Path | BinaryIO, kind: str = "png") -> N
         OSError: the file cannot be written.
     """
     if isinstance(file, Path):
-        with whole_file(file) as partial, partial.open("wb") as stream:
+        with atomic_file(file) as partial, partial.open("wb") as stream:
             save_figure(figure, stream, kind)
         return
     with warnings.catch_warnings():
@@ -45,16 +51,17 @@ def save_explanation(
 ) -> list[Path]:
     """Write one PNG per image and `explanations.json`, which lists them; return the PNGs' paths.
 
-    All figures are drawn before any file is replaced. Those listed in an earlier
-    `explanations.json` are replaced or removed.
+    All figures are drawn before any file is replaced. Figures that an earlier `explanations.json`
+    in the folder lists are removed.
 
     Args:
         explanation: explanation of B images.
         folder: created if it does not exist.
-        names: file name without extension of each image; by default its index.
+        names: file name without extension for each image; by default its index, such as `0003`.
 
     Raises:
-        UserError: not one name per image, duplicate names, or invalid file names.
+        UserError: there is not one name per image, a name is not unique, or a name is not a
+            portable file name.
         OSError: the folder cannot be written.
     """
     numbers = (f"{number:04d}" for number in range(len(explanation)))
@@ -68,10 +75,10 @@ def save_explanation(
         for index, name in enumerate(pictures):
             figure = explanation_figure(explanation[index], title=stems[index])
             save_figure(figure, Path(scratch) / name)
-        replaced = _listed_figures(folder)
+        previous_figures = _listed_figures(folder)
         (folder / RECORDS).unlink(missing_ok=True)  # no figure is listed until all are written
         for path in folder.glob("*.png"):
-            if path.name in replaced:
+            if path.name in previous_figures:
                 path.unlink()
         for name in pictures:
             os.replace(Path(scratch) / name, folder / name)
@@ -80,6 +87,7 @@ def save_explanation(
 
 
 def _check_names(names: Sequence[str], count: int) -> None:
+    """Raise UserError unless the names are `count` unique and portable file names."""
     if len(names) != count:
         raise UserError(f"Expected {count} names, one per image, but got {len(names)}.")
     names_by_key: dict[str, str] = {}
@@ -99,10 +107,12 @@ def _check_names(names: Sequence[str], count: int) -> None:
 
 
 def _listed_figures(folder: Path) -> set[str]:
-    """Return the file names of the figures that this folder's `explanations.json` lists."""
+    """Return the file names of the figures that a folder's `explanations.json` lists."""
     try:
         records = read_json(folder / RECORDS)
     except UserError:  # missing, or not written by Foveal
         return set()
     entries = records if isinstance(records, list) else []
-    return {str(e["picture"]) for e in entries if isinstance(e, dict) and "picture" in e}
+    return {
+        str(entry["picture"]) for entry in entries if isinstance(entry, dict) and "picture" in entry
+    }

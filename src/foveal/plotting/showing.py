@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
 
 def show(figures: Iterable["Figure"]) -> None:
-    """Show figures in a notebook or in windows, without keeping them in pyplot.
+    """Show figures in a notebook or in windows.
 
-    In a notebook each figure is an image in the output of the cell, with any backend of
-    matplotlib. In a script each opens a window, and the call returns when all are closed; in
-    matplotlib's interactive mode it returns immediately. If the backend opens no windows, as on a
-    machine without a display, a warning is issued and nothing is drawn.
+    In a notebook, each figure is shown as an image in the output of the cell, whichever backend
+    matplotlib uses. In a script, each figure opens a window, and the call returns when the user has
+    closed them all; pyplot does not keep the figures. In matplotlib's interactive mode, the call
+    returns immediately and the windows stay open. If the backend cannot open windows, as on a
+    machine without a display, a warning is issued and nothing is shown.
     """
     if _in_notebook():
         _display(figures)
@@ -33,13 +34,17 @@ def show(figures: Iterable["Figure"]) -> None:
 
 
 def _in_notebook() -> bool:
-    """Return whether the process is a Jupyter kernel, which has imported IPython."""
+    """Return whether the process is a Jupyter kernel.
+
+    A kernel has imported IPython, so it need not be imported here.
+    """
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return getattr(shell, "kernel", None) is not None
 
 
 def _display(figures: Iterable["Figure"]) -> None:
+    """Show each figure as a PNG in the output of the notebook's cell."""
     from IPython.display import Image, display
 
     for figure in figures:
@@ -49,6 +54,7 @@ def _display(figures: Iterable["Figure"]) -> None:
 
 
 def _opens_windows() -> bool:
+    """Return whether matplotlib's current backend can open windows."""
     import matplotlib.pyplot as plt
     from matplotlib.backends.registry import BackendFilter, backend_registry
 
@@ -57,18 +63,19 @@ def _opens_windows() -> bool:
 
 
 def _open_windows(figures: Iterable["Figure"]) -> None:
+    """Open a window for each figure, and wait until all are closed unless pyplot is interactive."""
     import matplotlib.pyplot as plt
 
     with plt.rc_context({"figure.max_open_warning": 0}):
-        shown = [_register(figure) for figure in figures]
+        registered_figures = [_register(figure) for figure in figures]
     plt.show()
     if not plt.isinteractive():
-        for figure in shown:
+        for figure in registered_figures:
             plt.close(figure)
 
 
 def _register(figure: "Figure") -> "Figure":
-    """Register an existing figure with pyplot, to give it a window."""
+    """Register an existing figure with pyplot, which gives it a window; return the figure."""
     import matplotlib.pyplot as plt
 
     figure.set_dpi(DPI)  # a photograph at its own resolution would exceed the screen

@@ -1,4 +1,4 @@
-"""The same images under several models and methods."""
+"""Figures of the same images explained by several models or methods, side by side."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -21,9 +21,9 @@ def side_by_side(
 
     Args:
         explanations: for each column a heading, and an `Explanation` of all images, or one per
-            image if they differ in size.
-        labels: (B,) true classes, as indices into the classes of the first explanation;
-            predictions of the class with that name are blue, others orange.
+            image if the images differ in size.
+        labels: (B,) true classes, as indices into the classes of the first explanation. Class names
+            are compared: predictions of the class with the true name are blue, others orange.
     """
     rows, columns = len(labels), len(explanations) + 1
     figure = new_figure(1.15 * columns, 1.3 * rows + 0.7)
@@ -39,8 +39,9 @@ def side_by_side(
             color=INK,
         )
     for row in range(rows):
-        first = explanations[0][1][row]
-        draw_photo(grid[row, 0], photo_of(first, 0), first.size)
+        _, first_column = explanations[0]
+        first = first_column[row]
+        draw_photo(grid[row, 0], photo_of(first), first.size)
         truth = first.class_name(int(labels[row]))
         grid[row, 0].set_title(shorten(truth, 12), fontsize=7)
         grid[row, 0].set_axis_off()

@@ -1,4 +1,7 @@
-"""Training: recipes and their runs. Lightning is imported only when a run starts."""
+"""Training: recipes, which describe a model and how it is trained, and runs of them.
+
+Lightning is imported only when a run starts.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +13,7 @@ if TYPE_CHECKING:
     from foveal.training.recipe_files import recipe_names, recipe_text
     from foveal.training.run import train
     from foveal.training.settings import Recipe
-else:  # naming the recipes requires no torch
+else:  # lazy, so that listing the recipes does not import torch
     __getattr__ = lazy_names(
         __name__,
         {

@@ -1,4 +1,4 @@
-"""Lightning callbacks: learning curve, progress bar, averaged weights and signals."""
+"""Lightning callbacks: learning curve, progress bar, remaining time, averaged weights, signals."""
 
 import csv
 import io
@@ -22,29 +22,31 @@ from foveal.training.objectives.objective import Objective
 
 
 class Curve(L.Callback):
-    """Records one row per epoch in metrics.csv, and continues it if a run is resumed.
+    """Writes metrics.csv, with a row per epoch.
+
+    The rows are part of a checkpoint, so that a resumed run continues them.
 
     Args:
         path: path of the file.
-        columns: names of the figures that the module logs.
+        columns: names of the figures that the module logs, in the order of the columns.
     """
 
     def __init__(self, path: Path, columns: Sequence[str]):
         self.path = path
         self.columns = columns
         self.rows: list[dict[str, float]] = []
-        self.started = 0.0
+        self.start_time = 0.0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the epoch's clock."""
-        self.started = time.perf_counter()
+        """Note the time at which the epoch starts."""
+        self.start_time = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Add the epoch's row."""
+        """Add the row of the epoch that just ended, and write the file."""
         row: dict[str, float] = {"epoch": trainer.current_epoch}
         for name in self.columns:
             row[name] = round(float(trainer.callback_metrics[name]), 6)
-        row["seconds"] = round(time.perf_counter() - self.started, 3)
+        row["seconds"] = round(time.perf_counter() - self.start_time, 3)
         self.rows.append(row)
         if trainer.is_global_zero:
             self._write()
@@ -57,7 +59,7 @@ class Curve(L.Callback):
         write_text(self.path, text.getvalue())
 
     def state_dict(self) -> dict[str, list[dict[str, float]]]:
-        """Return the rows, for the checkpoint."""
+        """Return the rows, which Lightning stores in the checkpoint."""
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, list[dict[str, float]]]) -> None:
@@ -66,7 +68,7 @@ class Curve(L.Callback):
 
 
 class Progress(RichProgressBar):
-    """Lightning's progress bar on stderr, without the logger's version."""
+    """Lightning's progress bar on stderr, without the version number of the logger."""
 
     def __init__(self) -> None:
         super().__init__(leave=False, console_kwargs={"stderr": True})
@@ -80,52 +82,60 @@ class Progress(RichProgressBar):
 
 
 class TimeLeft(L.Callback):
-    """Reports the remaining time once, after the first epoch of this process.
+    """Estimates the remaining time once, after the first epoch of this process.
 
     Args:
-        notify: called with the line.
+        notify: called with a line that gives the time of an epoch and the remaining time.
     """
 
     def __init__(self, notify: Callable[[str], None]):
         self.notify = notify
-        self.started: float | None = None
-        self.reported = False
+        self.start_time: float | None = None
+        self.is_reported = False
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the first epoch's clock."""
-        if self.started is None:
-            self.started = time.perf_counter()
+        """Note the time at which the first epoch starts."""
+        if self.start_time is None:
+            self.start_time = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Report the remaining time, unless this was the last epoch."""
-        remaining = (trainer.max_epochs or 0) - trainer.current_epoch - 1
-        if self.reported or self.started is None or remaining < 1 or not trainer.is_global_zero:
+        """Report the remaining time, unless it was reported or this was the last epoch."""
+        epochs_left = (trainer.max_epochs or 0) - trainer.current_epoch - 1
+        if (
+            self.is_reported
+            or self.start_time is None
+            or epochs_left < 1
+            or not trainer.is_global_zero
+        ):
             return
-        self.reported = True
-        epoch = time.perf_counter() - self.started
-        self.notify(f"One epoch took {duration(epoch)}: about {duration(epoch * remaining)} left.")
+        self.is_reported = True
+        seconds = time.perf_counter() - self.start_time
+        remaining = duration(seconds * epochs_left)
+        self.notify(f"One epoch took {duration(seconds)}: about {remaining} left.")
 
 
 def duration(seconds: float) -> str:
-    """Return seconds in readable units: `0.4 s`, `12 s`, `7 min` or `3.2 h`."""
+    """Return a number of seconds as text, such as `0.4 s`, `12 s`, `7 min` or `3.2 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 class AveragedWeights(WeightAveraging):
-    """A moving average of the weights, which is validated and kept.
+    """Keeps a moving average of the weights, which is validated and saved as the model's weights.
 
     Args:
-        decay: decay of the average per step.
+        decay: decay of the average per step: the fraction of the old average in the new one.
         images: uint8 images (N, C, H, W) on which the statistics of batch normalisation are
-            measured before each validation. If empty, the statistics are averaged too.
+            measured before each validation. If there are none, the statistics are averaged like the
+            weights.
         batch_size: maximum number of images per pass.
     """
 
     def __init__(self, decay: float, images: Tensor, batch_size: int):
         super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))
-        self.batches = images.tensor_split(-(-len(images) // batch_size)) if len(images) else ()
+        batch_count = -(-len(images) // batch_size)  # rounded up
+        self.batches = images.tensor_split(batch_count) if len(images) else ()
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Switch to the averaged weights, and measure their batch-normalisation statistics."""
@@ -136,17 +146,17 @@ class AveragedWeights(WeightAveraging):
             update_bn(batches, pl_module.model)
 
 
-class KeptSignals(L.Callback):
-    """Keeps the previous SIGTERM handler, which Lightning would replace.
+class RestoreSigterm(L.Callback):
+    """Restores the SIGTERM handler that was set before Lightning replaced it.
 
-    Lightning's own handler waits for all processes, then ends as if the training were complete.
+    Lightning's own handler waits for all processes, then ends the run as if training were complete.
     """
 
     def __init__(self) -> None:
         self.handler = signal.getsignal(signal.SIGTERM)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Restore the handler, now that Lightning has set its own."""
+        """Restore the previous handler: Lightning sets its own just before this call."""
         if threading.current_thread() is threading.main_thread() and callable(self.handler):
             signal.signal(signal.SIGTERM, self.handler)
 
@@ -155,15 +165,19 @@ class KeptSignals(L.Callback):
 def interruptible() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM raise their usual exceptions from a block that runs Lightning.
 
-    By default, Lightning exits with status 1 after Ctrl-C and ignores further ones; after SIGTERM
-    it exits with status 0.
+    Without it, Lightning exits with status 1 after Ctrl-C and ignores any further Ctrl-C, and it
+    exits with status 0 after SIGTERM.
+
+    Raises:
+        KeyboardInterrupt: the user pressed Ctrl-C.
+        SystemExit: the process received SIGTERM; the status is 143.
     """
     previous = signal.getsignal(signal.SIGINT)
     try:
         yield
     except SIGTERMException:
         raise SystemExit(143) from None
-    except SystemExit as error:
+    except SystemExit as error:  # Lightning raises it while it handles a KeyboardInterrupt
         if isinstance(error.__context__, KeyboardInterrupt):
             raise error.__context__ from None
         raise
@@ -173,7 +187,10 @@ def interruptible() -> Iterator[None]:
 
 
 def loggers(out: Path) -> list[Logger]:
-    """Return the TensorBoard logger, or none if it is not installed; `Curve` writes the CSV."""
+    """Return a list of the TensorBoard logger, which is empty if TensorBoard is not installed.
+
+    Lightning's CSV logger is not needed, because `Curve` writes metrics.csv.
+    """
     if find_spec("tensorboard") is None:
         return []
     return [TensorBoardLogger(out, name="", version="tensorboard")]

@@ -1,4 +1,4 @@
-"""Checkpoint files: written atomically, read as untrusted plain data."""
+"""Checkpoint files: written atomically, and read as plain data that may come from anyone."""
 
 import io
 import os
@@ -15,11 +15,14 @@ from foveal.foundation.errors import UserError
 from foveal.foundation.files import check_extent, open_regular, write_bytes
 
 FilePath = str | os.PathLike[str]
-_MAX_INTEGER = 2**63
+_MAX_INTEGER = 2**63  # integers of tensors and of Lightning's counters are below it
 
 
-class WholeCheckpointIO(TorchCheckpointIO):
-    """A Lightning plugin that reads and writes checkpoints with this module's functions."""
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """A Lightning plugin that reads and writes checkpoints with this module's functions.
+
+    Options for the storage, device and unpickling are ignored.
+    """
 
     def save_checkpoint(
         self,
@@ -27,7 +30,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
         path: FilePath,
         storage_options: object = None,
     ) -> None:
-        """Write a checkpoint, see `write_checkpoint`."""
+        """Write a checkpoint atomically; raises an OSError if the file cannot be written."""
         write_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(
@@ -36,16 +39,18 @@ class WholeCheckpointIO(TorchCheckpointIO):
         map_location: object = None,
         weights_only: bool | None = None,
     ) -> dict[str, object]:
-        """Return a checkpoint, see `read_checkpoint`."""
+        """Return a checkpoint as plain values; raises a UserError if it cannot be read."""
         return read_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: FilePath) -> None:
-        """Delete a file, never a folder."""
+        """Delete the file if it exists. Unlike in Lightning, a folder is never deleted."""
         Path(path).unlink(missing_ok=True)
 
 
 def write_checkpoint(checkpoint: dict[str, object], path: Path) -> None:
-    """Write a checkpoint, whole or not at all.
+    """Write a checkpoint atomically: after an error, an existing file is unchanged.
+
+    Missing folders are created.
 
     Raises:
         OSError: the file cannot be written.
@@ -59,10 +64,11 @@ def write_checkpoint(checkpoint: dict[str, object], path: Path) -> None:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Return the plain values and CPU tensors of a checkpoint; no other objects are created.
 
-    Reading needs no more memory than the size of the file.
+    Compressed files are rejected, so that a small file cannot fill the memory.
 
     Raises:
-        UserError: the file cannot be read as a checkpoint; the message does not name the file.
+        UserError: the file cannot be read as a checkpoint. The message is only the reason, so the
+            caller should add the file's path.
     """
     try:
         with open_regular(path) as file:
@@ -74,7 +80,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
                     raise UserError("compressed, but Foveal writes uncompressed checkpoints")
             file.seek(0)
             values = torch.load(file, map_location="cpu", weights_only=True)
-    except UserError:
+    except UserError:  # raised above or by `open_regular`
         raise
     except FileNotFoundError:
         raise UserError("the file does not exist") from None
@@ -82,7 +88,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(error.strerror or str(error)) from None
     except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise UserError("damaged or truncated") from error
-    except Exception as error:  # torch may raise anything for invalid bytes
+    except Exception as error:  # invalid bytes may make torch raise an exception of any type
         raise UserError("damaged") from error
     check_extent(values)
     if not isinstance(values, dict):
@@ -91,10 +97,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _plain(value: object) -> Any:
-    """Return values as built-in types, without subclasses and their attributes or methods.
+    """Return a copy of nested values in plain types.
+
+    Instances of subclasses are rejected or converted, because their methods might do harm.
 
     Raises:
-        UserError: a value of another type.
+        UserError: a value has another type.
     """
     if isinstance(value, Tensor):
         return _plain_tensor(value)
@@ -112,7 +120,12 @@ def _plain(value: object) -> Any:
 
 
 def _plain_tensor(value: Tensor) -> Tensor:
-    """Return a dense CPU tensor; its elements must be stored separately, not share memory."""
+    """Return a tensor without its gradient.
+
+    Raises:
+        UserError: it is not a dense CPU tensor, or several of its elements share memory, so that a
+            small file could describe a huge tensor.
+    """
     value = value.detach()
     if type(value) is not Tensor or value.layout != torch.strided or value.device.type != "cpu":
         raise UserError("a tensor that is not a dense CPU tensor")

@@ -1,4 +1,8 @@
-"""Checkpoint validation: types, shapes and settings must match those of this run."""
+"""Checkpoint validation: keys, types, shapes and settings must match those of this run.
+
+A checkpoint may be damaged, belong to another run or come from someone else. It is checked before
+Lightning restores it, which would fail later and less clearly, or accept harmful values.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,12 +20,12 @@ from foveal.training.objectives.objective import Objective
 
 # Settings of optimizers and schedules that change during training; the recipe fixes all others.
 _VARYING_SETTINGS = {"lr", "betas", "momentum", "last_epoch", "_step_count", "_last_lr"}
-_MAX_COUNT = 2**40  # steps or batches
+_MAX_COUNT = 2**40  # upper limit of counts of steps or batches
 
 
 @dataclass(frozen=True)
-class Form:
-    """The expected form of the checkpoints of a run.
+class CheckpointForm:
+    """The form that the checkpoints of a run must have: their keys, types, shapes and settings.
 
     Attributes:
         trainer: the trainer that resumes from the checkpoint.
@@ -37,10 +41,10 @@ class Form:
         """Check that this run could have written a checkpoint at the end of one of its epochs.
 
         Args:
-            checkpoint: as `read_checkpoint` returns it.
+            checkpoint: plain values, as returned by `read_checkpoint`.
 
         Raises:
-            UserError: a part is missing or different; the message names it.
+            UserError: an entry is missing or different; the message names it, but not the file.
         """
         _check_version(checkpoint.get("pytorch-lightning_version"))
         recipe = checkpoint.get("recipe")
@@ -54,7 +58,7 @@ class Form:
         self._check_progress(checkpoint)
 
     def _expected(self) -> dict[str, Any]:
-        """Return the parts whose form does not change during the run."""
+        """Return the entries whose form does not change during the run."""
         trainer = self.trainer
         weights = self.module.state_dict()
         loops = ("fit", "validate", "test", "predict")
@@ -73,23 +77,24 @@ class Form:
         return expected
 
     def _check_optimizers(self, checkpoint: Mapping[str, Any]) -> None:
-        optimizers, schedules = _optimizers(self.module)
+        """Check the states of the optimizers and of their learning-rate schedules."""
+        optimizers, schedules = _new_optimizers(self.module)
         _check(checkpoint.get("lr_schedulers"), [s.state_dict() for s in schedules], "schedule")
         for state in _mappings(checkpoint["lr_schedulers"]):
             if state.get("last_epoch", 0) > state.get("total_steps", _MAX_COUNT):
                 raise UserError("a schedule is beyond its end")
         if isinstance(self.trainer.strategy, FSDPStrategy):
-            return  # FSDP stores states by name, and checks them itself
+            return  # FSDP stores the states by parameter name, and checks them itself
         states = checkpoint.get("optimizer_states")
         if not isinstance(states, list) or len(states) != len(optimizers):
             raise UserError(f"it lacks the states of {len(optimizers)} optimizers")
         for state, optimizer in zip(states, optimizers, strict=True):
             expected = _state_after_step(optimizer)
-            present = _expected_states(expected["state"], state)
-            _check(state, {**expected, "state": present}, "optimizer")
+            expected_states = _expected_states(expected["state"], state)
+            _check(state, {**expected, "state": expected_states}, "optimizer")
 
     def _check_progress(self, checkpoint: Mapping[str, Any]) -> None:
-        """Check that all parts agree that an epoch of this run has just ended."""
+        """Check that the counters, the curve and the best epoch match the end of one epoch."""
         fit = checkpoint["loops"]["fit_loop"]
         progress = fit["epoch_progress"]["current"]
         epoch = progress["ready"]
@@ -105,15 +110,16 @@ class Form:
         states = checkpoint.get("callbacks")
         if not isinstance(states, Mapping):
             raise UserError("it has no callbacks")
-        rows = states.get("Curve", {})
-        row = {"epoch": 0, **dict.fromkeys((*self.module.columns, "seconds"), 0.0)}
-        _check(rows, {"rows": [row] * epoch}, "Curve")
-        if [entry["epoch"] for entry in rows["rows"]] != list(range(epoch)):
+        curve = states.get("Curve", {})
+        expected_row = {"epoch": 0, **dict.fromkeys((*self.module.columns, "seconds"), 0.0)}
+        _check(curve, {"rows": [expected_row] * epoch}, "Curve")
+        if [row["epoch"] for row in curve["rows"]] != list(range(epoch)):
             raise UserError("epochs are missing from its curve")
         _check_best(states.get("Checkpoints"), epoch)
 
 
 def _check_best(best: object, epochs: int) -> None:
+    """Check the state of `Checkpoints`: the best of the first `epochs` epochs, and its score."""
     if not isinstance(best, Mapping) or set(best) != {"epoch", "score"}:
         raise UserError("it has no best epoch")
     if type(best["epoch"]) is not int or not 0 <= best["epoch"] < epochs:
@@ -123,6 +129,7 @@ def _check_best(best: object, epochs: int) -> None:
 
 
 def _check_version(version: object) -> None:
+    """Check the version of Lightning that wrote a checkpoint."""
     try:
         is_old = not isinstance(version, str) or Version(version) < Version("2")
     except InvalidVersion:
@@ -137,8 +144,13 @@ def _check(actual: object, expected: object, path: str) -> None:
     Settings of optimizers and schedules must be equal, except those that change during training,
     which may have any value in range.
 
+    Args:
+        actual: nested values from a checkpoint.
+        expected: the values that this run expects; of tensors, only shape and type matter.
+        path: dotted keys that lead to the values, for the message.
+
     Raises:
-        UserError: a value differs; the message names the first one.
+        UserError: a value differs; the message gives the path of the first one.
     """
     if isinstance(expected, Tensor):
         if not isinstance(actual, Tensor) or (
@@ -162,6 +174,10 @@ def _check(actual: object, expected: object, path: str) -> None:
 
 
 def _check_scalar(actual: object, expected: object, path: str) -> None:
+    """Check the type of a value, and the value itself unless it changes during training.
+
+    Numbers must be in range, except those in the learning curve, which may be NaN.
+    """
     may_differ = path.startswith(("loops", "Curve")) or path.rpartition(".")[2] in _VARYING_SETTINGS
     if type(expected) is float and type(actual) is int:
         actual = float(actual)
@@ -184,10 +200,10 @@ def _mappings(value: object) -> list[Mapping[str, Any]]:
     return []
 
 
-def _optimizers(
+def _new_optimizers(
     module: Objective,
 ) -> tuple[list[torch.optim.Optimizer], list[torch.optim.lr_scheduler.LRScheduler]]:
-    """Return the optimizers at the start of a run, and their schedules."""
+    """Return new optimizers, as at the start of a run, and their schedules."""
     configured = module.configure_optimizers()
     settings = configured if isinstance(configured, list) else [configured]
     schedules = [
@@ -197,7 +213,11 @@ def _optimizers(
 
 
 def _state_after_step(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return the state of an optimizer after one step, on meta tensors."""
+    """Return the state that an optimizer has after one step.
+
+    The step is made on meta tensors, which have a shape but no values. They replace the parameters
+    of the optimizer.
+    """
     for group in optimizer.param_groups:
         group["params"] = [torch.empty_like(p, device="meta") for p in group["params"]]
         for parameter in group["params"]:
@@ -207,7 +227,10 @@ def _state_after_step(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def _expected_states(expected: Mapping[object, object], state: object) -> Mapping[object, object]:
-    """Return the expected states of the parameters that have one; some never get a gradient."""
+    """Return the expected states of only those parameters that have a state in the checkpoint.
+
+    Parameters that have had no gradient so far have none.
+    """
     states = state.get("state") if isinstance(state, Mapping) else None
     keys: Sequence[object] = list(states) if isinstance(states, Mapping) else []
     return {key: value for key, value in expected.items() if key in keys}

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the last epoch and the best one, identified by file name."""
+"""Checkpoints of a run: one of the last epoch and one of the best epoch, known by their names."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ Check = Callable[[Mapping[str, object]], None]  # raises a UserError for a check
 
 
 class Best(NamedTuple):
-    """The best epoch so far, from 0, and its score; higher is better."""
+    """The index of the best epoch so far, from 0, and its score; a higher score is better."""
 
     epoch: int
     score: float
@@ -27,13 +27,13 @@ class Best(NamedTuple):
 class Checkpoints(Checkpoint):
     """Writes `last.ckpt` after each epoch, and `best-EPOCH.ckpt` after the best one so far.
 
-    Its state in a checkpoint is the best epoch and its score, not a path, because a run folder may
-    be moved and a file must not refer to other files.
+    The state of this callback in a checkpoint is the best epoch and its score, not a path: a run
+    folder may be moved, and a checkpoint must not decide which files are read or deleted.
 
     Args:
         folder: folder of the checkpoints.
         monitor: the column by which the best epoch is chosen.
-        mode: `max` or `min` of that column.
+        mode: whether the best epoch has the `max` or the `min` of that column.
         check: raises a UserError for a checkpoint of another run.
         notify: called with a line if the checkpoint of the best epoch cannot be used.
     """
@@ -58,7 +58,7 @@ class Checkpoints(Checkpoint):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the checkpoints of the epoch that just ended."""
         score = self.sign * float(trainer.callback_metrics[self.monitor])
-        if score != score:
+        if score != score:  # NaN
             score = float("-inf")
         is_better = self.best is None or score > self.best.score
         with deferred_signals():
@@ -70,12 +70,13 @@ class Checkpoints(Checkpoint):
             trainer.save_checkpoint(self.folder / LAST)
 
     def _delete_others(self, best: Path) -> None:
+        """Delete the checkpoints of earlier best epochs."""
         for path in best_paths(self.folder):
             if path != best:
                 path.unlink(missing_ok=True)
 
     def state_dict(self) -> dict[str, object]:
-        """Return the best epoch and its score, for the checkpoint."""
+        """Return the best epoch and its score, which Lightning stores in the checkpoint."""
         return {} if self.best is None else self.best._asdict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -94,7 +95,10 @@ class Checkpoints(Checkpoint):
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Drop the states of Lightning's own checkpoint callbacks; it deletes the paths in them."""
+        """Remove the states of Lightning's own checkpoint callbacks from a checkpoint, in place.
+
+        Lightning would delete the files whose paths they contain.
+        """
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ModelCheckpoint):
                 checkpoint["callbacks"].pop(callback.state_key, None)
@@ -112,7 +116,7 @@ def checkpoint_to_resume(folder: Path, check: Check, notify: Callable[[str], Non
     Args:
         folder: folder of the checkpoints.
         check: raises a UserError for a checkpoint of another run.
-        notify: called with a line about newer checkpoints that cannot be used, with the reasons.
+        notify: called with a line if newer checkpoints cannot be used, with the reasons.
 
     Raises:
         UserError: there are checkpoints, but none can be used.

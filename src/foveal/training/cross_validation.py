@@ -7,19 +7,22 @@ from foveal.metrics.interval import Interval
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """Results of a cross-validation.
+    """Results of a cross-validation: accuracies over all images, with 95% intervals.
+
+    Each image is classified by a model that was trained without it. The models of the recipe are
+    compared with a linear layer on the same frozen backbone, if the recipe stores features
+    (`training.cache`); otherwise, the four results of the comparison are None.
 
     Attributes:
-        accuracy: accuracy of the recipe over all images, each tested by the model that was trained
-            without it.
-        balanced: its mean per-class accuracy.
-        linear: accuracy of a linear layer on the frozen backbone; None without one.
-        linear_balanced: its mean per-class accuracy, or None.
+        accuracy: accuracy of the recipe's models.
+        balanced: mean per-class accuracy of the recipe's models.
+        linear: accuracy of the linear layer, or None.
+        linear_balanced: mean per-class accuracy of the linear layer, or None.
         gain: paired difference of the accuracies, recipe minus linear layer, or None.
-        balanced_gain: paired difference of the means over classes, or None.
-        by_fold: accuracy of the recipe in each fold.
+        balanced_gain: paired difference of the mean per-class accuracies, or None.
+        by_fold: accuracy of the recipe's models in each fold.
         images: number of images.
-        groups: number of groups of images that were not divided; 0 for none.
+        groups: number of groups, each of which was kept in one fold; 0 if images have no groups.
     """
 
     accuracy: Interval
@@ -55,10 +58,10 @@ def lines(results: CrossValidation) -> list[str]:
 
 
 def _percent(interval: Interval) -> str:
-    value, low, high = (100 * number for number in interval)
+    value, low, high = (100 * fraction for fraction in interval)
     return f"{value:.1f}% (95% interval {low:.1f} to {high:.1f})"
 
 
 def _points(interval: Interval) -> str:
-    value, low, high = (100 * number for number in interval)
+    value, low, high = (100 * fraction for fraction in interval)
     return f"{value:+.1f} points (95% interval {low:+.1f} to {high:+.1f})"

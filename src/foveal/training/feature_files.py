@@ -1,4 +1,8 @@
-"""Feature files: features of a dataset, computed once, verified by a digest, memory-mapped."""
+"""Feature files, which keep the features of a dataset so that they are computed only once.
+
+They are memory-mapped when they are read, and identified by a digest of all that they depend on.
+A view of an image is the image itself, or the image mirrored left to right.
+"""
 
 import hashlib
 import json
@@ -23,19 +27,32 @@ from foveal.images.values import as_floats
 from foveal.models import ImageModel
 from foveal.models.abilities import Ability
 from foveal.models.backbone_classifier import BackboneClassifier
-from foveal.models.crop_features import CROPS, THUMBNAIL, VECTORS
-from foveal.models.crop_features import parts_of as crop_parts
+from foveal.models.crop_features import CROPS, THUMBNAIL, VECTORS, crop_parts
 from foveal.models.focus import FocusNet
-from foveal.training.features import DEPTH, Cut, Features, Part, cut_of, features_to_store
-from foveal.training.settings import Recipe
+from foveal.training.features import (
+    DEPTH_PREFIX,
+    Cut,
+    Features,
+    Part,
+    features_to_store,
+    make_cut,
+)
+from foveal.training.settings import MAX_DEPTH, Recipe
 
 FORMAT = 2  # version of the file format
-INDEX = "index.json"  # written last: a cache without it is incomplete
-BATCH = 16  # images per pass; more are no faster
+INDEX = "index.json"  # written last, so a folder without it is incomplete
+BATCH = 16  # images per pass through the backbone; larger batches are no faster
 Progress = Callable[[int], None]  # called with the number of images processed since the last call
-EVALUATION_SETS = ("val", "test")  # never mirrored
+EVALUATION_SETS = ("val", "test")  # their images are never mirrored
 MAX_HALF = 65_504.0  # maximum of half precision
-NAMES = {THUMBNAIL, CROPS, VECTORS, *(f"{DEPTH}{depth}" for depth in range(1, 65))}
+# Names of features that a folder may hold. Others in an index, such as paths, are ignored.
+_KNOWN_NAMES = {
+    THUMBNAIL,
+    CROPS,
+    VECTORS,
+    *(f"{DEPTH_PREFIX}{depth}" for depth in range(1, MAX_DEPTH + 1)),
+}
+_VECTORS_FILE = "whole.npy"  # the global vectors of all images
 
 
 def with_features(
@@ -47,7 +64,7 @@ def with_features(
     progress: bool = False,
     notify: Callable[[str], None] = lambda line: None,
 ) -> dict[str, ImageSet[Features]]:
-    """Return image sets with features of the frozen backbone instead of images.
+    """Return the image sets with features of the frozen backbone in place of their images.
 
     Args:
         model: a model whose backbone is frozen by the recipe.
@@ -58,14 +75,14 @@ def with_features(
         notify: called with a line if existing features cannot be used.
 
     Raises:
-        UserError: the model has no backbone; see also `cached_features`.
+        UserError: the model has no backbone, or the files cannot be written.
     """
     if Ability.BACKBONE not in model.abilities:
         raise UserError(
             "Expected a model with a backbone ('attention', 'plain' or 'crops') for "
             f"training.cache, but got {model.name!r}."
         )
-    plain_cut = cut_of(model, recipe.training.freeze_depth, False)
+    plain_cut = make_cut(model, recipe.training.freeze_depth, mirrored=False)
     train_cut = replace(plain_cut, mirrored=recipe.augment.flip)
     bar: AbstractContextManager[Progress] = nullcontext(lambda count: None)
     if progress:
@@ -85,19 +102,20 @@ def cached_features(
     images: ImageSet[Tensor | Photos],
     folder: Path,
     progress: Progress = lambda count: None,
-    notify: Callable[[str], None] = lambda text: None,
+    notify: Callable[[str], None] = lambda line: None,
 ) -> Features:
-    """Return the features of images, computed, or read from a folder that already holds them.
+    """Return the features of images from a folder; they are computed unless it holds them already.
 
     Features are identified by a digest of the pixels, the frozen weights and the settings. A folder
     that is incomplete or holds other features is overwritten.
 
     Args:
         model: a classifier whose backbone is frozen down to `cut.depth`.
-        cut: the features to store.
+        cut: which features are stored.
         images: uint8 images, or photographs.
         folder: folder for the files.
-        progress: called after each batch with its number of images.
+        progress: called after each batch with the number of its images, or once with the number of
+            all images if their features are read.
         notify: called with a line if existing features cannot be used.
 
     Raises:
@@ -134,7 +152,7 @@ def _write(
     """
     try:
         folder.mkdir(parents=True)
-        _check_disk(folder, _size(model, cut, parts))
+        _check_disk(folder, _size_in_bytes(model, cut, parts))
         names = _compute(model, cut, parts, folder, progress)
         sizes = [list(part.shape[-2:]) for part in parts]
         write_json(folder / INDEX, {"form": FORMAT, "key": key, "sizes": sizes, "names": names})
@@ -146,17 +164,23 @@ def _write(
         ) from None
 
 
-def _size(model: ImageModel, cut: Cut, parts: Sequence[Tensor]) -> int:
-    """Return the size of the features of images in bytes."""
-    count = 0
+def _size_in_bytes(model: ImageModel, cut: Cut, parts: Sequence[Tensor]) -> int:
+    """Return the size of the feature files in bytes, measured on one image of each size."""
+    values_per_view = 0
     with evaluation_mode(model), torch.inference_mode():
         for part in parts:
-            features, whole = features_to_store(model, cut, _normalised(model, part[:1]))
-            count += len(part) * sum(values.numel() for values in (whole, *features.values()))
-    return 2 * cut.views * count
+            features, vectors = features_to_store(model, cut, _normalise(model, part[:1]))
+            values_per_image = sum(values.numel() for values in (vectors, *features.values()))
+            values_per_view += len(part) * values_per_image
+    return 2 * cut.views * values_per_view  # a value in half precision has two bytes
 
 
 def _check_disk(folder: Path, needed: int) -> None:
+    """Check that the folder's disk has enough free space.
+
+    Raises:
+        UserError: fewer bytes than `needed` are free.
+    """
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
@@ -166,6 +190,7 @@ def _check_disk(folder: Path, needed: int) -> None:
 
 
 def _key(model: ImageModel, cut: Cut, parts: Sequence[Tensor]) -> str:
+    """Return a digest of all that the features depend on: pixels, frozen weights and settings."""
     digest = hashlib.sha256()
     values = [FORMAT, cut.depth, cut.depths, cut.mirrored, model.mean.tolist(), model.std.tolist()]
     backbones = [cast(BackboneClassifier, model).backbone]
@@ -189,35 +214,38 @@ def _compute(
     model: ImageModel, cut: Cut, parts: Sequence[Tensor], folder: Path, progress: Progress
 ) -> list[str]:
     """Write the features and the global vectors of all images; return the features' names."""
-    count, names, first = sum(len(part) for part in parts), dict[str, None](), 0
+    count = sum(len(part) for part in parts)
+    names = dict[str, None]()  # a set that keeps its order
+    part_start = 0  # index of the part's first image
     width = cast(BackboneClassifier, model).backbone.width
-    whole = _new_file(folder / "whole.npy", (count, cut.views, width))
+    global_vectors = _new_file(folder / _VECTORS_FILE, (count, cut.views, width))
     with evaluation_mode(model), torch.inference_mode():
-        for number, part in enumerate(parts):
+        for part_index, part in enumerate(parts):
             files: dict[str, np.memmap] = {}
             for start in range(0, len(part), BATCH):
                 batch = part[start : start + BATCH]
                 for view in range(cut.views):
                     features, vectors = features_to_store(
-                        model, cut, _normalised(model, batch.flip(-1) if view else batch)
+                        model, cut, _normalise(model, batch.flip(-1) if view else batch)
                     )
-                    rows = slice(first + start, first + start + len(batch))
-                    whole[rows, view] = _to_half(vectors)
+                    rows = slice(part_start + start, part_start + start + len(batch))
+                    global_vectors[rows, view] = _to_half(vectors)
                     for name, values in features.items():
                         if name not in files:
                             shape = (len(part), cut.views, *values.shape[1:])
-                            files[name] = _new_file(folder / _file_name(number, name), shape)
+                            files[name] = _new_file(folder / _file_name(part_index, name), shape)
                         files[name][start : start + len(batch), view] = _to_half(values)
                 progress(len(batch))
             for file in files.values():
                 file.flush()
             names |= dict.fromkeys(files)
-            first += len(part)
-    whole.flush()
+            part_start += len(part)
+    global_vectors.flush()
     return list(names)
 
 
-def _normalised(model: ImageModel, images: Tensor) -> Tensor:
+def _normalise(model: ImageModel, images: Tensor) -> Tensor:
+    """Return uint8 images (B, C, H, W) as the model's backbone expects them, on its device."""
     pixels = as_floats(images.to(model.mean.device))
     return model.normalised(pixels).contiguous(memory_format=torch.channels_last)
 
@@ -230,14 +258,21 @@ def _new_file(path: Path, shape: tuple[int, ...]) -> np.memmap:
     return np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
 
 
-def _file_name(part: int, name: str) -> str:
-    return f"part-{part}-{name}.npy"
+def _file_name(part_index: int, name: str) -> str:
+    return f"part-{part_index}-{name}.npy"
 
 
 def _read_features(
     folder: Path, key: str, cut: Cut, notify: Callable[[str], None]
 ) -> Features | None:
-    """Return the features in a folder; None unless they are complete and have this key."""
+    """Return the features in a folder; None unless they are complete and have this key.
+
+    Args:
+        folder: the folder, which need not exist.
+        key: digest by which the features are identified, see `_key`.
+        cut: which features are stored.
+        notify: called with a line if there are features, but they cannot be used.
+    """
     if not folder.exists():
         return None
     try:
@@ -251,20 +286,20 @@ def _read_features(
         )
         return None
     try:
-        names = NAMES.intersection(index["names"])
+        names = _KNOWN_NAMES.intersection(index["names"])
         parts = []
-        for number, (height, width) in enumerate(index["sizes"]):
+        for part_index, (height, width) in enumerate(index["sizes"]):
             features = {
-                name: _map_file(folder / _file_name(number, name)) for name in sorted(names)
+                name: _map_file(folder / _file_name(part_index, name)) for name in sorted(names)
             }
             count = min(len(values) for values in features.values())
             parts.append(Part(features, torch.arange(count), (int(height), int(width))))
-        return Features(tuple(parts), _map_file(folder / "whole.npy"), cut)
+        return Features(tuple(parts), _map_file(folder / _VECTORS_FILE), cut)
     except (OSError, ValueError, KeyError, TypeError):
         notify(f"The features in {folder} are damaged; they are computed again.")
         return None
 
 
 def _map_file(path: Path) -> Tensor:
-    """Return a file's values, memory-mapped; changes to them are not written to the file."""
+    """Return a file's values, memory-mapped. Changes of the tensor are not written to the file."""
     return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))

@@ -37,13 +37,13 @@ RESULT = "folds.json"
 
 @dataclass(frozen=True)
 class _Plan:
-    """Arguments that the folds of a cross-validation have in common.
+    """The inputs of a cross-validation, which all of its folds have in common.
 
     Attributes:
-        recipe: the recipe that is tested.
-        settings: complete settings of its model.
+        recipe: the recipe whose models are tested.
+        settings: complete settings of the models.
         images: all images, or their features.
-        fold: (N,) fold of each image, from 0.
+        fold: (N,) index of the fold in which each image is tested, from 0.
         options: options of the training runs.
     """
 
@@ -64,10 +64,11 @@ def cross_validate(
     data_dir: str | Path | None = None,
     notify: Callable[[str], None] = lambda line: None,
 ) -> CrossValidation:
-    """Train and test a recipe in stratified folds that keep groups together.
+    """Train models from a recipe in a cross-validation, and return their results.
 
-    Each fold tests a model trained on the others, a tenth of which is used for validation. Results
-    are saved after each fold, so the same call with `options.resume` continues after the last one.
+    Folds are stratified by class, and images of one group are in the same fold. Each fold tests a
+    model that was trained on the others, about a tenth of which is used for validation. Results are
+    saved after each fold, so that the same call with `options.resume` continues with the next one.
 
     Args:
         recipe: a recipe for a classifier.
@@ -76,28 +77,29 @@ def cross_validate(
         options: options of the training runs.
         data: a folder, or a dataset stored as one, to use instead of the recipe's.
         data_dir: folder of named datasets.
-        notify: called with a line per fold.
+        notify: called with a line for each fold, and for each file that cannot be used.
 
     Raises:
-        UserError: the data is not a folder or has too few images; see also `train`.
+        UserError: the data is not a folder or has too few images, or a fold cannot be trained for
+            one of the reasons listed in `train`.
     """
     keep_freed_memory()
-    with run_folder(out, recipe, options.resume, options.notify):
+    with run_folder(out, recipe, options.resume, options.warn):
         images = _read(recipe, data or recipe.data.name, data_dir, notify)
         plan = _make_plan(recipe, images, count, options)
         del images  # frees the pixels once there are features
         if recipe.training.cache:
             plan = replace(plan, images=_with_features(plan, out / FEATURES))
-        result = _summary(_test_folds(plan, count, out, notify), plan)
-        write_json(out / RESULT, _as_json(result))
+        results = _summarise(_test_folds(plan, count, out, notify), plan)
+        write_json(out / RESULT, _as_json(results))
         shutil.rmtree(out / FEATURES, ignore_errors=True)
-    return result
+    return results
 
 
 def _read(
     recipe: Recipe, source: str, data_dir: str | Path | None, notify: Callable[[str], None]
 ) -> ImageSet[Any]:
-    """Return all images of a folder, and report files that cannot be used."""
+    """Return all images of a folder; `notify` is called with a line per file that is skipped."""
     images = load_whole(
         source,
         size=recipe.data.sizing,
@@ -111,7 +113,7 @@ def _read(
 
 
 def _make_plan(recipe: Recipe, images: ImageSet[Any], count: int, options: Options) -> _Plan:
-    """Divide images into folds.
+    """Assign images to folds, and complete the settings of the models.
 
     Raises:
         UserError: there are too few images or groups.
@@ -123,7 +125,7 @@ def _make_plan(recipe: Recipe, images: ImageSet[Any], count: int, options: Optio
 
 
 def _with_features(plan: _Plan, folder: Path) -> ImageSet[Features]:
-    """Return the features of all images, stored in a folder."""
+    """Return all images as features of the frozen backbone, which are stored in a folder."""
     model = _new_model(plan)
     options = plan.options
     return with_features(
@@ -132,54 +134,70 @@ def _with_features(plan: _Plan, folder: Path) -> ImageSet[Features]:
         {"all": plan.images},
         folder,
         progress=options.progress,
-        notify=options.notify,
+        notify=options.warn,
     )["all"]
 
 
 def _new_model(plan: _Plan, images: ImageSet[Any] | None = None) -> ImageModel:
+    """Return a new model; `images` are those for a whitening first layer, if it has one.
+
+    Raises:
+        UserError: the model is not a classifier.
+    """
     model = initial_model(plan.recipe, plan.settings, images)
-    refusal = f"Cross-validation is for classifiers, but {plan.recipe.name} is {model.name!r}."
-    return as_classifier(model, refusal)
+    message = f"Cross-validation is for classifiers, but {plan.recipe.name} is {model.name!r}."
+    return as_classifier(model, message)
 
 
 def _test_folds(plan: _Plan, count: int, out: Path, notify: Callable[[str], None]) -> Tensor:
-    """Return predictions (2, N) by recipe and linear layer, reusing saved ones."""
+    """Return predicted class indices (2, N) for all images, each by the models of its fold.
+
+    The first row is by the recipe's models, the second by linear layers, see `_test_fold`.
+    Predictions that were saved for the same inputs are reused.
+    """
     images, fold = plan.images, plan.fold
     key = _key(plan)
     predictions = torch.full((2, len(images)), -1)
     for number in range(count):
         indices = (fold == number).nonzero().flatten()
         path = out / f"fold-{number + 1}.json"
-        result = _read_saved(path, key, len(indices))
-        if result is None:
-            result = _test_fold(plan, number, out / "fold")
-            write_json(path, {"key": key, "answers": result.tolist()})
-        predictions[:, indices] = result
-        notify(f"  fold {number + 1} of {count}: {_fold_text(result, images.labels[indices])}")
+        fold_predictions = _read_saved(path, key, len(indices))
+        if fold_predictions is None:
+            fold_predictions = _test_fold(plan, number, out / "fold")
+            write_json(path, {"key": key, "answers": fold_predictions.tolist()})
+        predictions[:, indices] = fold_predictions
+        text = _fold_text(fold_predictions, images.labels[indices])
+        notify(f"  fold {number + 1} of {count}: {text}")
     return predictions
 
 
 def _test_fold(plan: _Plan, number: int, out: Path) -> Tensor:
-    """Train on the other folds; return the predictions (2, M) for this one.
+    """Train on all folds except one, and return the predictions (2, M) for its M images.
 
-    The first row is the recipe's, the second that of a linear layer on the features, or -1.
+    The first row holds the predictions of the recipe's model, the second those of a linear layer on
+    the features, or -1 if the recipe stores no features.
+
+    Args:
+        plan: the inputs of the cross-validation.
+        number: index of the fold, from 0.
+        out: temporary folder for the training run; deleted at the end.
     """
     from foveal.training.fitting import fit
 
     recipe, images = plan.recipe, plan.images
-    parts = train_and_val(images, (plan.fold != number).nonzero().flatten())
-    model: Any = _new_model(plan, parts["train"])
-    start_on_features(model, recipe, parts)
+    sets = train_and_val(images, (plan.fold != number).nonzero().flatten())
+    model: Any = _new_model(plan, sets["train"])
+    start_on_features(model, recipe, sets)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
-    kept = fit(model, recipe, parts, out, replace(plan.options, resume=False, time_left=None))
+    kept = fit(model, recipe, sets, out, replace(plan.options, resume=False, notify=None))
     model.load_state_dict(kept.weights())
     test = images.subset((plan.fold == number).nonzero().flatten())
     if isinstance(test.images, Features):
         predictions = predict_features(model, test.images).argmax(dim=1)
-        train, val = (labelled_vectors(parts[split]) for split in ("train", "val"))
+        train, val = (labelled_vectors(sets[split]) for split in ("train", "val"))
         linear = fit_linear(train, val, len(images.classes), recipe.training.balance)
-        baseline = linear(test.images.whole[:, 0]).argmax(dim=1)
+        baseline = linear(test.images.global_vectors[:, 0]).argmax(dim=1)
     else:
         predictions = predict_logits(model, test.images).argmax(dim=1)
         baseline = torch.full_like(predictions, -1)
@@ -188,7 +206,7 @@ def _test_fold(plan: _Plan, number: int, out: Path) -> Tensor:
 
 
 def _key(plan: _Plan) -> str:
-    """Return a digest of the recipe, the labels, the folds and the paths."""
+    """Return a digest of the recipe, labels, folds and paths, by which saved results are reused."""
     images = plan.images
     content = [
         plan.recipe.to_dict(),
@@ -210,29 +228,30 @@ def _read_saved(path: Path, key: str, count: int) -> Tensor | None:
 
 
 def _fold_text(predictions: Tensor, labels: Tensor) -> str:
+    """Return the results of a fold as text, from the predictions (2, M) of `_test_fold`."""
     accuracy, linear = ((row == labels).float().mean().item() for row in predictions)
-    baseline = "" if (predictions[1] < 0).all() else f", a linear layer {linear:.1%}"
-    return f"{accuracy:.1%} of {len(labels)} correct{baseline}"
+    linear_text = "" if (predictions[1] < 0).all() else f", a linear layer {linear:.1%}"
+    return f"{accuracy:.1%} of {len(labels)} correct{linear_text}"
 
 
-def _summary(predictions: Tensor, plan: _Plan) -> CrossValidation:
+def _summarise(predictions: Tensor, plan: _Plan) -> CrossValidation:
+    """Return accuracies with intervals, from the predictions (2, N) of `_test_folds`."""
     images, fold = plan.images, plan.fold
-    correct = (predictions == images.labels).double()
+    recipe_correct, linear_correct = (predictions == images.labels).double()
+    has_linear = not bool((predictions[1] < 0).any())
     interval = partial(bootstrap, labels=images.labels, groups=images.groups)
-    linear = not bool((predictions[1] < 0).any())
-    overall, by_class = (
-        [interval(values, balanced=balanced) for values in (*correct, correct[0] - correct[1])]
-        for balanced in (False, True)
-    )
+    values = (recipe_correct, linear_correct, recipe_correct - linear_correct)
+    accuracy, linear, gain = (interval(row, balanced=False) for row in values)
+    balanced, linear_balanced, balanced_gain = (interval(row, balanced=True) for row in values)
     return CrossValidation(
-        accuracy=overall[0],
-        balanced=by_class[0],
-        linear=overall[1] if linear else None,
-        linear_balanced=by_class[1] if linear else None,
-        gain=overall[2] if linear else None,
-        balanced_gain=by_class[2] if linear else None,
+        accuracy=accuracy,
+        balanced=balanced,
+        linear=linear if has_linear else None,
+        linear_balanced=linear_balanced if has_linear else None,
+        gain=gain if has_linear else None,
+        balanced_gain=balanced_gain if has_linear else None,
         by_fold=tuple(
-            float(correct[0][fold == number].mean()) for number in fold.unique().tolist()
+            float(recipe_correct[fold == number].mean()) for number in fold.unique().tolist()
         ),
         images=len(images),
         groups=len(set(images.groups)),
@@ -240,5 +259,6 @@ def _summary(predictions: Tensor, plan: _Plan) -> CrossValidation:
 
 
 def _as_json(results: CrossValidation) -> dict[str, object]:
+    """Return results as plain values, with a mapping for each interval."""
     values = dict(vars(results))
     return {k: v._asdict() if isinstance(v, Interval) else v for k, v in values.items()}

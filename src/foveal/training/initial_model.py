@@ -1,4 +1,4 @@
-"""Models before training: transferred weights, frozen parts and whitening filters."""
+"""Models before training: with initial weights, frozen parts and fitted whitening filters."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,23 +14,28 @@ from foveal.images.values import as_floats
 from foveal.models import FocusNet, ImageModel, build_model
 from foveal.models.abilities import Ability
 from foveal.models.backbone_classifier import BackboneClassifier
-from foveal.models.crop_features import parts_of
+from foveal.models.crop_features import crop_parts
 from foveal.models.weights import Weights
 from foveal.training.linear import fit_linear, labelled_vectors
 from foveal.training.objectives.crops.selection import learn_selection
 from foveal.training.pretrained import weights_file
 from foveal.training.settings import Recipe
 
+_WHITENING_IMAGES = 5_000  # whitening filters are fitted to at least as many images, if available
+
 
 def initial_model(
     recipe: Recipe, settings: Mapping[str, object], images: ImageSet[Any] | None = None
 ) -> ImageModel:
-    """Return a recipe's model before training, built from its seed, with initial weights.
+    """Return the model of a recipe before training.
+
+    Random weights depend only on the recipe's seed; the seed of torch's global generator is set.
 
     Args:
         recipe: the recipe.
-        settings: complete settings of its model.
-        images: images for a whitening first layer; without them, its weights are random.
+        settings: complete settings of the model.
+        images: images to which a whitening first layer is fitted, if the model has one; without
+            them, the weights of that layer are random.
 
     Raises:
         UserError: weights do not fit, or the part to start from or to freeze does not exist.
@@ -49,17 +54,32 @@ def initial_model(
 
 
 def _fill_backbone(model: ImageModel, path: Path) -> None:
-    """Copy weights from a file into a model's backbone, and into the detector's of crops."""
+    """Copy weights from a file into a model's backbone.
+
+    If the model reads crops, its detector has a backbone too, with fewer stages; it gets the same
+    weights.
+    """
     Weights(path).fill(backbone_of(model))
     if Ability.CROPS in model.abilities:
-        detector, head = parts_of(cast(FocusNet, model))
+        detector, head = crop_parts(cast(FocusNet, model))
         source, target = head.backbone.state_dict(), detector.backbone.state_dict()
         detector.backbone.load_state_dict({name: source[name] for name in target})
 
 
 def _start_from(model: ImageModel, start: str, part: str) -> None:
-    """Copy the weights of a trained model, or of one of its parts."""
-    source, target = zoo.load(start).state_dict(), model.state_dict()
+    """Copy the weights of a trained model into another one.
+
+    Args:
+        model: the model that gets the weights.
+        start: zoo name or run folder of the trained model.
+        part: the only part whose weights are copied; if empty, those of all parts that both models
+            have.
+
+    Raises:
+        UserError: the models have no such part in common, or its weights differ in shape.
+    """
+    source = zoo.load(start).state_dict()
+    target = model.state_dict()
     parts = {key.split(".")[0] for key in target} & {key.split(".")[0] for key in source}
     if part:
         if part not in parts:
@@ -76,6 +96,11 @@ def _start_from(model: ImageModel, start: str, part: str) -> None:
 
 
 def _freeze(model: ImageModel, recipe: Recipe) -> None:
+    """Freeze parts of a model, as the recipe requires.
+
+    Raises:
+        UserError: a part does not exist, or the recipe would change it by recalibration.
+    """
     if recipe.training.freeze:
         if recipe.training.recalibrate:
             raise UserError(
@@ -95,7 +120,7 @@ def _freeze(model: ImageModel, recipe: Recipe) -> None:
             )
         backbone_of(model).freeze(recipe.training.freeze_depth)
         if Ability.CROPS in model.abilities and recipe.training.cache:
-            thumbnail_backbone = parts_of(cast(FocusNet, model))[0].backbone
+            thumbnail_backbone = crop_parts(cast(FocusNet, model))[0].backbone
             thumbnail_backbone.freeze(len(thumbnail_backbone.widths))
     if recipe.training.fixed_norm:
         for layer in backbone_of(model).modules():
@@ -123,19 +148,21 @@ def start_on_features(
     sets: Mapping[str, ImageSet[Any]],
     notify: Callable[[str], None] | None = None,
 ) -> None:
-    """Initialise a model on features, as the recipe requires.
+    """Set the weights that follow a frozen backbone before training, in place, from its features.
 
-    In models of crops, the detector learns to select them; in other models, the classifier starts
-    as a linear layer, with `training.linear_start`.
+    If the model reads crops, its detector is trained to select them. Otherwise, if the recipe has
+    `training.linear_start`, the classifier becomes a linear layer that is fitted to the features.
+    If neither applies, the model is unchanged.
 
     Args:
         model: a model with a frozen backbone.
         recipe: the recipe.
-        sets: features, as `train` and `val`.
+        sets: image sets of features, as `train` and `val`.
         notify: called with a line before a step that takes minutes.
 
     Raises:
-        UserError: the classifier cannot start as a linear layer; see also `learn_selection`.
+        UserError: the classifier cannot start as a linear layer, or the detector cannot learn to
+            select crops.
     """
     if Ability.CROPS in model.abilities:
         if notify is not None:
@@ -148,8 +175,9 @@ def start_on_features(
 
 
 def _whiten(model: ImageModel, images: ImageSet) -> None:
-    """Fit the filters of a whitening first layer, if the model has one."""
+    """Fit the filters of a whitening first layer to images, in place, if the model has one."""
     for layer in model.modules():
         if isinstance(layer, WhiteningConv):
-            sample = as_floats(images.images[:: max(1, len(images) // 5_000)])
+            step = max(1, len(images) // _WHITENING_IMAGES)
+            sample = as_floats(images.images[::step])
             layer.fit(model.normalised(sample))

@@ -1,4 +1,4 @@
-"""Initial weights of a recipe's backbone: shipped, from the Hub, or from the user's file."""
+"""Initial weights of a recipe's backbone: shipped with Foveal, from the Hub, or from a file."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,10 +14,13 @@ _SUFFIX = ".safetensors"
 
 
 def with_available_backbone(recipe: Recipe, notify: Callable[[str], None]) -> Recipe:
-    """Return the recipe, with the shipped backbone if timm's weights are not available.
+    """Return a recipe whose pretrained backbone is available.
+
+    If the recipe requires weights from timm that cannot be downloaded, its backbone is replaced by
+    the one that is shipped with Foveal. All other recipes are returned unchanged.
 
     Args:
-        recipe: a recipe; its backbone may be timm's, with `pretrained`.
+        recipe: the recipe.
         notify: called with a line if the backbone is replaced.
     """
     backbone = recipe.model.get("backbone")
@@ -36,7 +39,7 @@ def with_available_backbone(recipe: Recipe, notify: Callable[[str], None]) -> Re
 
 
 def weights_file(model: Mapping[str, object]) -> Path | None:
-    """Return the file of the weights of a recipe's backbone, or None."""
+    """Return the weights file that a recipe's model settings give for the backbone, or None."""
     backbone = model.get("backbone")
     weights = backbone.get("weights") if isinstance(backbone, Mapping) else None
     if not isinstance(weights, str) or not weights.endswith(_SUFFIX):
@@ -44,16 +47,23 @@ def weights_file(model: Mapping[str, object]) -> Path | None:
     return Path(weights).expanduser()
 
 
-def without_file(model: Mapping[str, object]) -> dict[str, object]:
-    """Return a recipe's model settings without the backbone's weights file, ready to be built."""
+def without_weights_file(model: Mapping[str, object]) -> dict[str, object]:
+    """Return a recipe's model settings without the weights file of the backbone.
+
+    These are the settings for `build_model`, which does not read weights files.
+    """
     backbone = model.get("backbone")
     if not isinstance(backbone, Mapping) or weights_file(model) is None:
         return dict(model)
     return {**model, "backbone": {k: v for k, v in backbone.items() if k != "weights"}}
 
 
-def origin(model: Mapping[str, object]) -> str | None:
-    """Return the origin of a backbone's initial weights, for the card; None without a backbone."""
+def weights_origin(model: Mapping[str, object]) -> str | None:
+    """Return a text on where the initial weights of a recipe's backbone are from, for the card.
+
+    A card describes a trained model and its training. The result is None if the model settings do
+    not name a backbone.
+    """
     backbone = model.get("backbone")
     if not isinstance(backbone, Mapping):
         return None

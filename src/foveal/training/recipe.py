@@ -1,4 +1,8 @@
-"""Reading and writing of recipes: YAML files and overrides, validated."""
+"""Reading and writing of recipes.
+
+A recipe describes a model, its data and its training, in a YAML file. An override is a text such as
+`epochs=3`, which changes a value of a recipe. All values are checked when a recipe is built.
+"""
 
 import copy
 import dataclasses
@@ -10,7 +14,7 @@ from typing import Any
 import yaml
 
 from foveal.foundation.arguments import check_values, short_repr
-from foveal.foundation.errors import UserError, unknown_name
+from foveal.foundation.errors import UserError, unknown_name, unknown_setting
 from foveal.foundation.files import parse_yaml, read_yaml, write_text
 from foveal.models import check_settings
 from foveal.training.augment import Augment
@@ -18,13 +22,16 @@ from foveal.training.objectives.crops.settings import Crops
 from foveal.training.objectives.honesty.settings import Honesty
 from foveal.training.objectives.ranking.settings import Large
 from foveal.training.objectives.reconstruction.settings import Rebuild
-from foveal.training.pretrained import without_file
+from foveal.training.pretrained import without_weights_file
 from foveal.training.recipe_files import recipe_file, recipe_names
 from foveal.training.settings import Data, Recipe, Training
 
-_LEVELS = 8  # maximum depth of nested keys in an override
+_MAX_LEVELS = 8  # maximum number of dots in the key of an override
+_MAX_NAME = 100  # maximum number of characters in the name of a recipe
+# Control characters, surrogates, and characters that are not allowed in paths of some system.
 _INVALID_IN_NAMES = re.compile(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff/\\:*?"<>|]')
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # on Windows
+# Names of devices, which Windows does not allow as names of files.
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _SECTIONS: dict[str, type] = {
     "data": Data,
     "augment": Augment,
@@ -37,7 +44,11 @@ _SECTIONS: dict[str, type] = {
 
 
 def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
-    """Read a recipe by name or path and apply overrides like `epochs=3` or `model.patch_size=7`.
+    """Read a recipe and apply overrides like `epochs=3` or `model.patch_size=7`.
+
+    Args:
+        name: name of a recipe that comes with Foveal, or path of a YAML file.
+        overrides: changes to the recipe, applied in order.
 
     Raises:
         UserError: the recipe or a key does not exist, or a value is out of range.
@@ -51,20 +62,21 @@ def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
 def parse_recipe(values: object) -> Recipe:
     """Build a recipe from plain values and check each of them.
 
-    Missing model settings are completed from the data when training starts.
+    Model settings may be incomplete: those that follow from the data are added when training
+    starts.
 
     Raises:
         UserError: a key does not exist, or a value is out of range.
     """
     if not isinstance(values, dict):
         raise UserError(f"Expected a recipe as keys and values, but got {short_repr(values)}.")
-    _check_keys("recipe key", values, {f.name for f in dataclasses.fields(Recipe)})
+    _check_keys("recipe", values, {f.name for f in dataclasses.fields(Recipe)})
     for key in ("name", "model"):
         if key not in values:
             raise UserError(f"The recipe has no {key!r}.")
     if not isinstance(values["model"], dict):
         raise UserError("The recipe's 'model' must be a mapping, such as {name: focus, ...}.")
-    check_settings(without_file(values["model"]))
+    check_settings(without_weights_file(values["model"]))
     about = values.get("about", "")
     if not isinstance(about, str) or "\n" in about:
         raise UserError(f"The recipe's 'about' must be a line of text, but is {short_repr(about)}.")
@@ -95,14 +107,20 @@ def _check_combinations(data: Data, augment: Augment, training: Training, **_: o
 
 
 def plain_name(text: str) -> str:
-    """Return text, such as the name of a folder, as a valid recipe name."""
-    name = _INVALID_IN_NAMES.sub("-", text)[-100:].strip(" .-") or "images"
-    return f"images-{name[-90:]}" if _RESERVED.fullmatch(name) else name
+    """Return a valid recipe name that resembles a text, such as the name of a folder."""
+    name = _INVALID_IN_NAMES.sub("-", text)[-_MAX_NAME:].strip(" .-") or "images"
+    return f"images-{name[-90:]}" if _RESERVED.fullmatch(name) else name  # below _MAX_NAME
 
 
 def _valid_name(value: object) -> str:
+    """Return the name of a recipe; YAML reads names such as 7 as numbers.
+
+    Raises:
+        UserError: the name is not valid as the name of a folder on all systems.
+    """
     name = str(value) if isinstance(value, str | int | float) else ""
-    is_plain = 0 < len(name) <= 100 and not _INVALID_IN_NAMES.search(name) and name[0] not in ".-"
+    has_valid_length = 0 < len(name) <= _MAX_NAME
+    is_plain = has_valid_length and not _INVALID_IN_NAMES.search(name) and name[0] not in ".-"
     if not is_plain or name.strip() != name or name[-1] == "." or _RESERVED.fullmatch(name):
         raise UserError(
             "Expected a plain name for the recipe (letters, digits, '-' and '_'; not a path), but "
@@ -124,6 +142,11 @@ def change_recipe(recipe: Recipe, overrides: list[str]) -> Recipe:
 
 
 def _read(name: str) -> dict[str, object]:
+    """Return the plain values of a recipe, by name or path.
+
+    Raises:
+        UserError: there is no such recipe, or it cannot be read.
+    """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         if name not in recipe_names():
@@ -138,6 +161,11 @@ def _read(name: str) -> dict[str, object]:
 
 
 def _override(values: dict[str, object], override: str) -> None:
+    """Apply an override like `epochs=3` to a recipe's plain values, in place.
+
+    Raises:
+        UserError: the override is not of the form key=value, or its key does not exist.
+    """
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"Expected key=value, but got {short_repr(override)}.")
@@ -145,51 +173,79 @@ def _override(values: dict[str, object], override: str) -> None:
         value = parse_yaml(text)
     except UserError as error:
         raise UserError(f"Cannot read the value of {short_repr(override)}: {error}") from None
-    *path, last = key.split(".", _LEVELS)
+    *path, name = key.split(".", _MAX_LEVELS)
     if not path:
-        path = _section_of(last)
+        path = _section_path(name)
     mapping = values
     for step in path:
         section = mapping.setdefault(step, {})
         if not isinstance(section, dict):
             raise UserError(f"The recipe's {step!r} has no keys, so {key!r} cannot be set.")
         mapping = section
-    is_empty_text = not text and isinstance(mapping.get(last), str)
-    mapping[last] = "" if is_empty_text else value
+    # An override such as `about=` empties a text, but YAML reads the missing value as None.
+    is_empty_text = not text and isinstance(mapping.get(name), str)
+    mapping[name] = "" if is_empty_text else value
 
 
-def _section_of(key: str) -> list[str]:
-    """Return the path of the section of a key without a dot."""
+def _section_path(key: str) -> list[str]:
+    """Return the path of the section that has a key: one name, or none for a top-level key.
+
+    Raises:
+        UserError: no section has the key.
+    """
     if key in ("name", "about"):
         return []
-    owners = {f.name: s for s, kind in _SECTIONS.items() for f in dataclasses.fields(kind)}
-    if key not in owners:
-        raise unknown_name("recipe key", key, [*owners, "model.…"])
-    return [owners[key]]
+    section_by_key = {
+        field.name: section
+        for section, section_type in _SECTIONS.items()
+        for field in dataclasses.fields(section_type)
+    }
+    if key not in section_by_key:
+        raise unknown_name("recipe key", key, [*section_by_key, "model.…"])
+    return [section_by_key[key]]
 
 
-def _check_keys(kind: str, values: dict[str, object], names: set[str]) -> None:
+def _check_keys(owner: str, values: dict[str, object], names: set[str]) -> None:
+    """Check that all keys of a mapping are known; `owner` names the mapping in the message.
+
+    Raises:
+        UserError: a key is not one of the names.
+    """
     for key in values:
         if key not in names:
-            raise unknown_name(kind, key, names)
+            raise unknown_setting(owner, key, names, noun="key")
 
 
 def _section(name: str, values: object) -> Any:
+    """Build a section of a recipe, such as `Training`, from plain values.
+
+    Args:
+        name: name of the section, a key of `_SECTIONS`.
+        values: mapping of keys to values; None for the defaults.
+
+    Raises:
+        UserError: a key does not exist, or a value is out of range.
+    """
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise UserError(f"The recipe's {name!r} must be a mapping of keys to values.")
-    kind = _SECTIONS[name]
-    defaults = {f.name: f.default for f in dataclasses.fields(kind)}
-    _check_keys(f"key of {name!r}", values, set(defaults))
+    section_type = _SECTIONS[name]
+    defaults = {f.name: f.default for f in dataclasses.fields(section_type)}
+    _check_keys(f"section {name!r}", values, set(defaults))
     plain = {key: _convert(defaults[key], value) for key, value in values.items()}
     if name == "data" and isinstance(plain.get("size"), int):
-        plain["size"] = (plain["size"], plain["size"])
-    check_values(kind, plain, prefix=f"{name}.")
-    return kind(**plain)
+        plain["size"] = (plain["size"], plain["size"])  # one side length is a square
+    check_values(section_type, plain, prefix=f"{name}.")
+    return section_type(**plain)
 
 
 def _convert(default: object, value: object) -> object:
-    """Convert a list to a tuple, and an integer to a float if the default is one."""
+    """Return a value from YAML in the type of a setting.
+
+    A list becomes a tuple, and an integer becomes a float if the default is a float. Integers of
+    more than 63 bits stay as they are, because the largest ones cannot be converted; the range
+    check rejects them.
+    """
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value) if abs(value) < 2**63 else value
     return tuple(value) if isinstance(value, list) else value

@@ -12,11 +12,12 @@ def recipe_names() -> list[str]:
 
 
 def recipe_file(name: str) -> Path:
-    """Return the file of a recipe, one of `recipe_names`."""
+    """Return the path of a recipe that comes with Foveal; `name` is one of `recipe_names`."""
     return _folder() / f"{name}.yaml"
 
 
 def _folder() -> Path:
+    """Return the folder of the recipes, in the installed package or in a checkout of the source."""
     installed = Path(str(resources.files("foveal"))) / "recipes"
     return installed if installed.is_dir() else Path(__file__).parents[3] / "recipes"
 

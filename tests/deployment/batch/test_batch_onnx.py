@@ -1,4 +1,4 @@
-"""Batch prediction with ONNX Runtime: the same rows as with PyTorch, and its limits."""
+"""Batch prediction with ONNX Runtime: equality with the rows of PyTorch, and refused options."""
 
 import json
 
@@ -16,7 +16,7 @@ from foveal.models import Inputs, SmallCNN, presets
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Nine pictures of two sizes, and one that is smaller than a patch."""
+    """A folder with nine pictures of two sizes and one that is smaller than a patch."""
     folder = tmp_path_factory.mktemp("pictures")
     generator = torch.Generator().manual_seed(0)
     for number in range(9):
@@ -52,13 +52,13 @@ def test_onnx_rows_equal_pytorch_rows_including_errors(model, pictures, tmp_path
     assert "1 could not be read: see column `error`" in capsys.readouterr().err
     onnx_rows, torch_rows = rows(tmp_path / "onnx.parquet"), rows(tmp_path / "torch.parquet")
     assert len(onnx_rows) == len(torch_rows) == 10
-    for row, other in zip(onnx_rows[:9], torch_rows[:9], strict=True):
+    for row, torch_row in zip(onnx_rows[:9], torch_rows[:9], strict=True):
         assert row["error"] is None
-        assert (row["path"], row["prediction"]) == (other["path"], other["prediction"])
-        assert row["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
+        assert (row["path"], row["prediction"]) == (torch_row["path"], torch_row["prediction"])
+        assert row["probabilities"] == pytest.approx(torch_row["probabilities"], abs=1e-4)
         assert len(row["keypoints"]) == 4
-        for point, other_point in zip(row["keypoints"], other["keypoints"], strict=True):
-            assert point == pytest.approx(other_point, abs=1e-4)
+        for point, torch_point in zip(row["keypoints"], torch_row["keypoints"], strict=True):
+            assert point == pytest.approx(torch_point, abs=1e-4)
     for row in (onnx_rows[9], torch_rows[9]):
         assert "at least 20x20 pixels" in row["error"]
         assert row["prediction"] is row["keypoints"] is row["resized"] is None

@@ -1,9 +1,10 @@
-"""Batch prediction on a Ray cluster of two small nodes: the same rows, even after a crash.
+"""Batch prediction on a Ray cluster of two nodes, whose rows equal those of the local engine.
 
-One cluster for all tests: starting one, and importing torch in each of its processes, takes most
-of the time. The last test removes a node.
+All tests share one cluster, because starting it and importing torch in each of its processes takes
+most of the time. The last test removes a node.
 """
 
+import json
 import logging
 import os
 import signal
@@ -23,12 +24,12 @@ from foveal.deployment.batch import predict
 from foveal.models import build_model
 
 pytest.importorskip("ray")
-from foveal.deployment.batch import cluster as engine
+from foveal.deployment.batch import cluster as ray_engine
 
 pytestmark = pytest.mark.slow
-IMAGES = 160
+IMAGE_COUNT = 160
 OPTIONS = {"shard_size": 20, "batch_size": 4}
-LIMIT = 240  # seconds after which a run counts as hung; a normal run takes a few
+LIMIT_S = 240  # time after which a run counts as hung; a normal run takes a few seconds
 
 
 @contextmanager
@@ -38,20 +39,20 @@ def time_limit(seconds: int):
     def fail(*_):
         raise AssertionError(f"not done after {seconds} s")
 
-    before = signal.signal(signal.SIGALRM, fail)
+    previous_handler = signal.signal(signal.SIGALRM, fail)
     signal.alarm(seconds)
     try:
         yield
     finally:
         signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, previous_handler)
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
     """Small JPEGs of noise, two of which cannot be read."""
     folder, random = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for number in range(IMAGES):
+    for number in range(IMAGE_COUNT):
         pixels = random.integers(0, 256, (32, 32), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number:03d}.jpg")
     (folder / "033.jpg").write_bytes(b"")
@@ -61,7 +62,7 @@ def images(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    """An untrained net that is slow enough for a run to be killed midway."""
+    """A folder with an untrained net that is slow enough for a run to be killed midway."""
     folder = tmp_path_factory.mktemp("model")
     settings = {
         "name": "cnn",
@@ -87,14 +88,14 @@ def cluster():
     # By default Ray lowers its workers' priority and waits only seconds for a node: too little when
     # other tests use both cores.
     settings = {"RAY_worker_niceness": "0", "RAY_raylet_start_wait_time_s": "200"}
-    for name, value in {**engine._QUIET_ENVIRONMENT, **settings}.items():
+    for name, value in {**ray_engine._QUIET_ENVIRONMENT, **settings}.items():
         os.environ.setdefault(name, value)
     import ray
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=node)
-    cluster.second = cluster.add_node(**node)
+    cluster.second_node = cluster.add_node(**node)
     cluster.wait_for_nodes()
     # One connection, so that each run reuses the processes of the previous one.
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
@@ -104,48 +105,52 @@ def cluster():
 
 
 def run(cluster, images, model, out, **options):
-    with time_limit(LIMIT):
+    """Predict on the cluster; requiring the fixture makes sure that it is connected."""
+    with time_limit(LIMIT_S):
         return predict(model, images, out, engine="ray", **OPTIONS, **options)
 
 
 @pytest.fixture
-def at_batch(monkeypatch):
-    """Call an action when a number of batches has arrived; return the list of their shards."""
-    arrived = []
+def act_at_batch(monkeypatch):
+    """Return a function that arranges an action for the arrival of the n-th batch of predictions.
+
+    The function returns a list that grows by the index of a batch's shard whenever one arrives.
+    """
+    batch_shards = []
 
     def arrange(number, action):
-        batch_of = engine._to_batch
+        to_batch = ray_engine._to_batch
 
         def count_batch(row):
-            arrived.append(row["shard"])
-            if len(arrived) == number:
+            batch_shards.append(row["shard"])
+            if len(batch_shards) == number:
                 action()
-            return batch_of(row)
+            return to_batch(row)
 
-        monkeypatch.setattr(engine, "_to_batch", count_batch)
-        return arrived
+        monkeypatch.setattr(ray_engine, "_to_batch", count_batch)
+        return batch_shards
 
     return arrange
 
 
-def test_a_cluster_of_two_cpus_gives_the_same_bits_without_hanging(
+def test_a_cluster_of_two_cpus_gives_the_same_rows_without_hanging(
     cluster, images, model, expected, tmp_path
 ):
     result = run(cluster, images, model, tmp_path / "out")
-    assert (result.images, result.errors, result.resized) == (IMAGES, 2, IMAGES - 2)
+    assert (result.images, result.errors, result.resized) == (IMAGE_COUNT, 2, IMAGE_COUNT - 2)
     assert pq.read_table(tmp_path / "out") == expected
 
 
-def test_separate_readers_give_the_same_bits(
+def test_separate_reader_processes_give_the_same_rows(
     cluster, images, model, expected, tmp_path, monkeypatch
 ):
-    with_readers = partial(engine.predict_on_ray, readers=True)
-    monkeypatch.setattr(engine, "predict_on_ray", with_readers)
+    with_readers = partial(ray_engine.predict_on_ray, readers=True)
+    monkeypatch.setattr(ray_engine, "predict_on_ray", with_readers)
     run(cluster, images, model, tmp_path / "out")
     assert pq.read_table(tmp_path / "out") == expected
 
 
-def test_pictures_are_returned_from_the_cluster(cluster, images, tmp_path):
+def test_explanations_drawn_on_the_cluster_are_saved_by_the_driver(cluster, images, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     (folder / "a.jpg").write_bytes((images / "000.jpg").read_bytes())
@@ -154,67 +159,70 @@ def test_pictures_are_returned_from_the_cluster(cluster, images, tmp_path):
     assert Image.open(tmp_path / "out" / row["picture"]).width > 100
 
 
-def predictors() -> list[int]:
-    """Return the ids of the processes that hold a model, among descendants of this process."""
-    ids = []
+def predictor_pids() -> list[int]:
+    """Return the pids of the processes that hold a model, among descendants of this process."""
+    pids = []
     for entry in Path("/proc").iterdir():
         try:
             title = (entry / "cmdline").read_bytes()
-            if b"ray::MapWorker" in title and _descends(int(entry.name)):
-                ids.append(int(entry.name))
+            if b"ray::MapWorker" in title and _is_descendant(int(entry.name)):
+                pids.append(int(entry.name))
         except (OSError, ValueError):
             continue
-    return ids
+    return pids
 
 
-def _descends(process: int) -> bool:
-    while process > 1:
-        if process == os.getpid():
+def _is_descendant(pid: int) -> bool:
+    """Return whether a process is this one or a descendant of it."""
+    while pid > 1:
+        if pid == os.getpid():
             return True
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        process = int(fields[1])
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        pid = int(fields[1])
     return False
 
 
 def test_killing_a_worker_midway_loses_and_duplicates_no_rows(
-    cluster, images, model, expected, tmp_path, at_batch
+    cluster, images, model, expected, tmp_path, act_at_batch
 ):
     killed = []
 
     def kill():
-        killed.append(predictors()[0])
+        killed.append(predictor_pids()[0])
         os.kill(killed[0], signal.SIGKILL)
 
-    arrived = at_batch(2, kill)
+    batch_shards = act_at_batch(2, kill)
     run(cluster, images, model, tmp_path / "out")
     assert len(killed) == 1
-    assert len(arrived) >= IMAGES // OPTIONS["batch_size"]
+    # Batches of the killed worker may arrive twice, because its shards are predicted again.
+    assert len(batch_shards) >= IMAGE_COUNT // OPTIONS["batch_size"]
     assert pq.read_table(tmp_path / "out") == expected
 
 
-_RUN = """
-import sys
+# The script of a process that runs a batch prediction; its last argument is options as JSON.
+_DRIVER = """
+import json, sys
 from foveal.deployment.batch import predict
-model, images, out, address = sys.argv[1:]
-predict(model, images, out, engine="ray", address=address, resume=True, **{options})
+model, images, out, address, options = sys.argv[1:]
+predict(model, images, out, engine="ray", address=address, resume=True, **json.loads(options))
 """
 
 
 def test_a_killed_driver_resumes_without_duplicates(cluster, images, model, expected, tmp_path):
     out = tmp_path / "out"
-    code = _RUN.replace("{options}", repr(OPTIONS))
-    command = [sys.executable, "-c", code, str(model), str(images), str(out), cluster.address]
-    with time_limit(LIMIT):
+    arguments = [str(model), str(images), str(out), cluster.address, json.dumps(OPTIONS)]
+    command = [sys.executable, "-c", _DRIVER, *arguments]
+    with time_limit(LIMIT_S):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         while not list(out.glob("part-*.parquet")):
             assert process.poll() is None, "the run ended before it was killed"
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    done = len(list(out.glob("part-*.parquet")))
-    assert done < IMAGES // OPTIONS["shard_size"], "nothing was left to resume"
+    shard_count = len(list(out.glob("part-*.parquet")))
+    assert shard_count < IMAGE_COUNT // OPTIONS["shard_size"], "nothing was left to resume"
     result = run(cluster, images, model, out, resume=True)
-    assert result.new == IMAGES - done * OPTIONS["shard_size"]
+    assert result.new == IMAGE_COUNT - shard_count * OPTIONS["shard_size"]
     assert pq.read_table(out) == expected
 
 
@@ -222,17 +230,17 @@ def test_an_unreachable_cluster_is_an_error_before_writing(images, tmp_path):
     address = "127.0.0.1:9"
     command = [sys.executable, "-m", "foveal", "predict", "mnist-focus", str(images)]
     command += ["--engine", "ray", "--address", address, "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
-    assert done.returncode == 1
-    assert f"No Ray cluster responds at {address}" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    process = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert process.returncode == 1
+    assert f"No Ray cluster responds at {address}" in process.stderr
+    assert len(process.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 
 def test_removing_a_node_midway_loses_and_duplicates_no_rows(
-    cluster, images, model, expected, tmp_path, at_batch
+    cluster, images, model, expected, tmp_path, act_at_batch
 ):
-    at_batch(2, lambda: cluster.remove_node(cluster.second, allow_graceful=False))
+    act_at_batch(2, lambda: cluster.remove_node(cluster.second_node, allow_graceful=False))
     run(cluster, images, model, tmp_path / "out")
     assert len(cluster.worker_nodes) == 0
     assert pq.read_table(tmp_path / "out") == expected

@@ -1,4 +1,4 @@
-"""Sources of a batch prediction: order, kinds and skipped files."""
+"""Sources of a batch prediction: the order of their images, kinds of sources, skipped files."""
 
 import io
 import os
@@ -19,6 +19,7 @@ from foveal.images.sources import Item, list_items, sources_of
 
 
 def png(value: int = 0) -> bytes:
+    """Return the file of a grey image of 4x4 pixels with one value."""
     file = io.BytesIO()
     Image.new("L", (4, 4), value).save(file, "PNG")
     return file.getvalue()
@@ -31,16 +32,18 @@ def folder(tmp_path: Path) -> Path:
     for name in ("b.png", "a.JPG", "deep/er/z.png", "deep/y.png", ".hidden.png", ".git/x.png"):
         (base / name).parent.mkdir(parents=True, exist_ok=True)
         (base / name).write_bytes(png())
-    (base / "notes.txt").write_text("no image")
+    (base / "notes.txt").write_text("not an image")
     return base
 
 
-def shard(path: Path, values: list[int], **options) -> None:
+def write_parquet(path: Path, values: list[int], **options) -> None:
+    """Write a Parquet file whose rows are PNGs of given grey values."""
     cells = [{"bytes": png(value), "path": None} for value in values]
     pq.write_table(pa.table({"image": cells, "label": values}), path, **options)
 
 
 def names(source: str | Path) -> list[str]:
+    """Return the names of all images of a source, in order."""
     return [item.name for item in list_items(str(source))]
 
 
@@ -51,7 +54,7 @@ def test_a_folder_is_listed_recursively_in_a_fixed_order(folder):
 
 def test_globs_match_relative_and_absolute_paths(folder, monkeypatch):
     assert names(folder / "*.png") == [str(folder / "b.png")]
-    recursive = [str(folder / n) for n in ("b.png", "deep/y.png", "deep/er/z.png")]
+    recursive = [str(folder / name) for name in ("b.png", "deep/y.png", "deep/er/z.png")]
     assert names(folder / "**/*.png") == recursive
     monkeypatch.chdir(folder)
     assert names("**/*.png") == ["b.png", "deep/y.png", "deep/er/z.png"]
@@ -60,14 +63,14 @@ def test_globs_match_relative_and_absolute_paths(folder, monkeypatch):
 
 
 def test_a_folder_whose_name_looks_like_a_glob_is_a_folder(folder):
-    odd = folder.rename(folder.with_name("photos [2]"))
-    assert len(names(odd)) == 4
+    renamed = folder.rename(folder.with_name("photos [2]"))
+    assert len(names(renamed)) == 4
 
 
 def test_a_link_to_a_folder_is_not_followed_and_a_broken_link_is_an_image(folder):
     (folder / "again").symlink_to(folder)
     (folder / "gone.png").symlink_to(folder / "nothing")
-    assert [os.path.basename(n) for n in names(folder)][:3] == ["a.JPG", "b.png", "gone.png"]
+    assert [os.path.basename(name) for name in names(folder)][:3] == ["a.JPG", "b.png", "gone.png"]
     assert len(names(folder)) == 5
 
 
@@ -75,7 +78,7 @@ def test_a_url_is_listed_like_a_folder_and_its_files_can_be_read(folder):
     memory = fsspec.filesystem("memory")
     memory.put(str(folder), "/bucket/photos", recursive=True)
     listed = names("memory://bucket/photos")
-    assert [n.removeprefix("memory:///bucket/photos/") for n in listed] == [
+    assert [name.removeprefix("memory:///bucket/photos/") for name in listed] == [
         "a.JPG", "b.png", "deep/y.png", "deep/er/z.png",
     ]  # fmt: skip
     assert names("memory://bucket/photos/**/*.png") == listed[1:]
@@ -85,28 +88,28 @@ def test_a_url_is_listed_like_a_folder_and_its_files_can_be_read(folder):
 
 
 def test_parquet_rows_are_images_and_tables_without_images_are_skipped(folder):
-    shard(folder / "deep" / "s.parquet", list(range(5)), row_group_size=2)
+    write_parquet(folder / "deep" / "s.parquet", list(range(5)), row_group_size=2)
     pq.write_table(pa.table({"label": [1]}), folder / "labels.parquet")
     rows = [f"{folder}/deep/s.parquet#{row}" for row in range(5)]
-    assert names(folder)[2:7] == [*rows[:5]]
+    assert names(folder)[2:7] == rows
     assert names(folder / "deep" / "s.parquet") == rows
     with pytest.raises(UserError, match=r"expected a column of images .* but got label"):
         names(folder / "labels.parquet")
 
 
-def test_any_range_of_a_shard_is_read_in_order(tmp_path):
-    shard(tmp_path / "s.parquet", list(range(200)), row_group_size=70)
-    for first, last in ((0, 200), (3, 4), (69, 141), (150, 200)):
-        items = [Item(str(tmp_path / "s.parquet"), row) for row in range(first, last)]
+def test_any_range_of_the_rows_of_a_parquet_file_is_read_in_order(tmp_path):
+    write_parquet(tmp_path / "s.parquet", list(range(200)), row_group_size=70)
+    for start, stop in ((0, 200), (3, 4), (69, 141), (150, 200)):
+        items = [Item(str(tmp_path / "s.parquet"), row) for row in range(start, stop)]
         contents = [(name, read()) for name, read in sources_of(items)]
         assert contents == [(item.name, png(item.row)) for item in items]
 
 
-def test_a_shrunk_or_damaged_shard_gives_an_error_per_missing_row(tmp_path):
+def test_a_shortened_or_damaged_parquet_file_gives_an_error_per_missing_row(tmp_path):
     path = tmp_path / "s.parquet"
-    shard(path, list(range(10)))
+    write_parquet(path, list(range(10)))
     items = list(list_items(str(path)))
-    shard(path, list(range(4)))
+    write_parquet(path, list(range(4)))
     reads = [read for _, read in sources_of(items)]
     assert [read() for read in reads[:4]] == [png(value) for value in range(4)]
     for read in reads[4:]:
@@ -137,8 +140,11 @@ def test_a_missing_source_is_a_one_line_error(source, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_listing_returns_each_shard_and_its_digest_depends_on_the_names(tmp_path):
-    items = [*(Item(f"{n}.png") for n in range(5)), *(Item("s.parquet", row) for row in range(4))]
+def test_a_listing_is_split_into_shards_and_its_digest_depends_on_the_names(tmp_path):
+    items = [
+        *(Item(f"{index}.png") for index in range(5)),
+        *(Item("s.parquet", row) for row in range(4)),
+    ]
     digest = write_listing(iter(items), tmp_path / "l.parquet", 4)
     listing = Listing.open(tmp_path / "l.parquet")
     assert listing.counts == (4, 4, 1)
@@ -148,6 +154,7 @@ def test_a_listing_returns_each_shard_and_its_digest_depends_on_the_names(tmp_pa
     assert digest != write_listing(items[1:], tmp_path / "m.parquet", 2)
 
 
+# Cells of a Parquet file that hold a path instead of an image: test name, type, function of a path.
 PATH_CELLS = [
     ("string", pa.string(), lambda path: path),
     ("string in bytes", pa.struct([("bytes", pa.string()), ("path", pa.string())]),
@@ -164,14 +171,16 @@ PATH_CELLS = [
 
 
 @pytest.mark.parametrize(
-    ("kind", "cell"), [case[1:] for case in PATH_CELLS], ids=[c[0] for c in PATH_CELLS]
+    ("cell_type", "make_cell"),
+    [(cell_type, make_cell) for _, cell_type, make_cell in PATH_CELLS],
+    ids=[name for name, _, _ in PATH_CELLS],
 )
-def test_a_path_in_a_table_is_never_opened(kind, cell, tmp_path):
+def test_a_path_in_a_table_is_never_opened(cell_type, make_cell, tmp_path):
     secret = tmp_path / "secret.png"
     secret.write_bytes(png(77))
     table = tmp_path / "data" / "train.parquet"
     table.parent.mkdir()
-    cells = pa.array([cell(str(secret))] * 6, kind)
+    cells = pa.array([make_cell(str(secret))] * 6, cell_type)
     pq.write_table(pa.table({"image": cells, "label": [0, 1] * 3}), table)
     for _, read in sources_of(list(list_items(str(table)))):
         try:
@@ -188,7 +197,7 @@ def test_a_path_in_a_table_is_never_opened(kind, cell, tmp_path):
 def test_an_object_named_like_chained_urls_is_read_from_its_store(tmp_path):
     (tmp_path / "secret.png").write_bytes(png(77))
     memory = fsspec.filesystem("memory")
-    name = f"/chained/a::{tmp_path}/secret.png"  # a chain to fsspec: that local file
+    name = f"/chained/a::{tmp_path}/secret.png"  # fsspec would read this chain as that local file
     memory.pipe(name, png(5))
     [(path, read)] = sources_of(list(list_items("memory://chained")))
     assert path == f"memory://{name}"
@@ -208,13 +217,13 @@ def test_special_files_are_rows_with_an_error(prefix, folder):
     os.mkfifo(folder / "pipe.parquet")
     os.mkfifo(folder / "pipe")
     (folder / "endless.png").symlink_to("/dev/zero")
-    bad = {}
+    errors = {}
     for name, read in sources_of(list(list_items(f"{prefix}{folder}"))):
         try:
             assert read() == png()
         except UserError as error:
-            bad[os.path.basename(name)] = str(error)
-    assert bad == {
+            errors[os.path.basename(name)] = str(error)
+    assert errors == {
         "pipe.png": "not a regular file",
         "endless.png": "not a regular file",
         "pipe.parquet": "not a readable Parquet file",
@@ -252,4 +261,4 @@ def test_images_without_an_extension_are_listed(folder):
         skipped = Skipped()
         listed = [os.path.basename(item.path) for item in list_items(source, skipped)]
         assert listed == ["a.JPG", "b.png", "0a1b", "y.png", "z.png"]
-        assert dict(skipped.by_ending) == {"hidden": 1, ".txt": 1, "": 1}
+        assert dict(skipped.by_extension) == {"hidden": 1, ".txt": 1, "": 1}

@@ -1,4 +1,4 @@
-"""Example files for clusters: they parse, and their foveal commands and options exist."""
+"""Example files for clusters in the docs: their syntax, and the foveal commands in them."""
 
 import copy
 import re
@@ -17,14 +17,15 @@ FOLDER = Path(__file__).parents[3] / "docs" / "cluster"
 
 
 def commands(text: str) -> list[list[str]]:
-    """Return the words of each foveal command."""
+    """Return the foveal commands in a script, each as a list of words."""
     joined = text.replace("\\\n", " ")
     return [
         shlex.split(command) for command in re.findall(r"foveal (?:train|predict) [^\n]+", joined)
     ]
 
 
-def check(words: list[str]) -> None:
+def check_options(words: list[str]) -> None:
+    """Check that the subcommand of a foveal command exists and accepts its options."""
     command = typer.main.get_command(app).commands[words[1]]
     options = {name for option in command.params for name in option.opts}
     used = [word for word in words if word.startswith("--")]
@@ -40,11 +41,16 @@ def test_a_batch_script_is_valid_bash_with_existing_commands(name):
         if line.startswith("#SBATCH"):
             assert re.fullmatch(r"#SBATCH --[a-z-]+=\S+", line)
     [words] = commands(text)
-    check(words)
+    check_options(words)
 
 
-def _fields(required=(), **properties):
-    """Return the JSON schema of an object with exactly these fields."""
+def _object_schema(required=(), **properties):
+    """Return the JSON schema of an object that allows these fields only.
+
+    Args:
+        required: names of the fields that must be present.
+        properties: the schema of each field.
+    """
     return {
         "type": "object",
         "properties": properties,
@@ -55,23 +61,21 @@ def _fields(required=(), **properties):
 
 _TEXT, _INTEGER, _BOOLEAN = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
 _TEXTS = {"type": "object", "additionalProperties": _TEXT}
-_POD = {
-    "type": "object",
-    "required": ["spec"],
-}  # Kubernetes' own type; docs/kubernetes.md says how it is checked
+# A pod template, whose fields Kubernetes defines: docs/kubernetes.md says how they were checked.
+_POD = {"type": "object", "required": ["spec"]}
 # The fields that KubeRay accepts: RayJobSpec and RayClusterSpec of its API ray.io/v1
 # (ray-operator/apis/ray/v1/rayjob_types.go and raycluster_types.go), without deprecated fields.
 _GROUP = {"rayStartParams": _TEXTS, "template": _POD}
-_RAY_CLUSTER = _fields(
+_RAY_CLUSTER = _object_schema(
     ["headGroupSpec"],
     rayVersion=_TEXT,
     enableInTreeAutoscaling=_BOOLEAN,
     suspend=_BOOLEAN,
     headServiceAnnotations=_TEXTS,
-    headGroupSpec=_fields(["template"], serviceType=_TEXT, enableIngress=_BOOLEAN, **_GROUP),
+    headGroupSpec=_object_schema(["template"], serviceType=_TEXT, enableIngress=_BOOLEAN, **_GROUP),
     workerGroupSpecs={
         "type": "array",
-        "items": _fields(
+        "items": _object_schema(
             ["groupName", "template", "minReplicas", "maxReplicas"],
             groupName=_TEXT,
             replicas=_INTEGER,
@@ -82,12 +86,12 @@ _RAY_CLUSTER = _fields(
         ),
     },
 )
-_RAY_JOB = _fields(
+_RAY_JOB = _object_schema(
     ["apiVersion", "kind", "metadata", "spec"],
     apiVersion={"const": "ray.io/v1"},
     kind={"const": "RayJob"},
-    metadata=_fields(["name"], name=_TEXT, namespace=_TEXT, labels=_TEXTS),
-    spec=_fields(
+    metadata=_object_schema(["name"], name=_TEXT, namespace=_TEXT, labels=_TEXTS),
+    spec=_object_schema(
         ["entrypoint", "rayClusterSpec"],
         activeDeadlineSeconds=_INTEGER,
         backoffLimit=_INTEGER,
@@ -116,7 +120,7 @@ def _change_a_type(job):
     job["spec"]["rayClusterSpec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] = 0
 
 
-def test_the_ray_job_matches_the_kuberay_schema():
+def test_the_ray_job_matches_the_kuberay_schema_and_damaged_copies_do_not():
     job = yaml.safe_load((FOLDER / "predict-rayjob.yaml").read_text())
     jsonschema.validate(job, _RAY_JOB)
     for damage in (_misspell_a_field, _change_a_type):
@@ -130,9 +134,8 @@ def test_the_ray_job_calls_an_existing_command_with_equal_limits_and_requests():
     job = yaml.safe_load((FOLDER / "predict-rayjob.yaml").read_text())
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
     [words] = commands(job["spec"]["entrypoint"])
-    check(words)
-    groups = job["spec"]["rayClusterSpec"]
-    pods = [groups["headGroupSpec"], *groups["workerGroupSpecs"]]
-    for group in pods:
+    check_options(words)
+    cluster = job["spec"]["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         (container,) = group["template"]["spec"]["containers"]
         assert container["resources"]["limits"] == container["resources"]["requests"]

@@ -1,4 +1,4 @@
-"""The code of a cluster's worker processes, run in one process: reading, packing and predicting."""
+"""Code of the Ray workers, called in this process: reading, packing and predicting."""
 
 import numpy as np
 import pyarrow as pa
@@ -22,38 +22,44 @@ def folder(tmp_path_factory):
     for index in range(7):
         pixels = random.integers(0, 256, (28, 28), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{index}.png")
-    (folder / "3.png").write_bytes(b"no image")
+    (folder / "3.png").write_bytes(b"not an image")
     return folder
 
 
 @pytest.fixture(scope="module")
 def shard(folder):
-    """The table of one shard, as the driver sends it."""
+    """The table that the driver sends for one shard (here the shard with index 4)."""
     paths = [bytes(path) for path in sorted(folder.iterdir())]
     rows = pa.array([[None] * len(paths)], pa.list_(pa.int64()))
     return pa.table({"shard": [4], "paths": pa.array([paths]), "rows": rows})
 
 
 def read(shard):
+    """Return a shard's decoded batches of 3 images as (index of the shard, of the batch, batch)."""
     return list(cluster._read(shard, SHAPE, 3))
 
 
 def test_a_shard_is_read_in_batches_in_order(shard):
     batches = read(shard)
-    assert [(number, index, len(batch)) for number, index, batch in batches] == [
+    assert [(shard_index, index, len(batch)) for shard_index, index, batch in batches] == [
         (4, 0, 3), (4, 1, 3), (4, 2, 1)
     ]  # fmt: skip
-    assert [bool(error) for error in batches[1][2].errors] == [True, False, False]
+    _, _, second_batch = batches[1]
+    assert [bool(error) for error in second_batch.errors] == [True, False, False]
 
 
 def test_packing_and_unpacking_a_batch_leaves_it_unchanged(shard):
-    for batch in read(shard):
-        ((number, index, decoded),) = cluster._unpack(cluster._pack(*batch))
-        assert (number, index) == batch[:2]
+    for shard_index, batch_index, batch in read(shard):
+        packed = cluster._pack(shard_index, batch_index, batch)
+        ((*indices, unpacked),) = cluster._unpack(packed)
+        assert indices == [shard_index, batch_index]
         for name in ("paths", "errors", "resized", "notes"):
-            assert getattr(decoded, name) == getattr(batch[2], name)
-        for unpacked, image in zip(decoded.images, batch[2].images, strict=True):
-            assert unpacked is image is None or torch.equal(unpacked, image)
+            assert getattr(unpacked, name) == getattr(batch, name)
+        for unpacked_image, image in zip(unpacked.images, batch.images, strict=True):
+            if image is None:  # an image that cannot be read
+                assert unpacked_image is None
+            else:
+                assert torch.equal(unpacked_image, image)
 
 
 def test_readers_send_a_row_per_batch(shard):

@@ -6,25 +6,29 @@ import pytest
 
 
 @pytest.fixture
-def explained(run, tmp_path):
-    """Explain a picture with a model's folder, with ONNX Runtime and with its exported file.
+def explain_with_each_runtime(run, tmp_path):
+    """Return a function that explains a picture with each runtime and checks that results agree.
 
-    The keypoints must be equal within `atol`, the probabilities within 1e-4.
+    The runtimes are PyTorch, ONNX Runtime after an export on the fly, and ONNX Runtime with an
+    exported file. The keypoints must be equal within `atol`, and the first probabilities within
+    1e-4.
+
+    The function returns the three results.
     """
 
-    def call(folder, file, picture, atol=None):
+    def explain(folder, file, picture, atol=None):
         outputs = []
         for model in ((folder,), (folder, "--runtime", "onnx"), (file,)):
             status, out, _ = run("explain", *model, picture, "--out", tmp_path / "drawn", "--json")
             assert status == 0
             outputs.append(json.loads(out)["images"][0])
-        first = outputs[0]
-        for output in outputs[1:]:
-            for point, expected in zip(output["keypoints"], first["keypoints"], strict=True):
+        torch_output, *onnx_outputs = outputs
+        for output in onnx_outputs:
+            for point, expected in zip(output["keypoints"], torch_output["keypoints"], strict=True):
                 assert point == pytest.approx(expected, abs=atol)
             assert output["probabilities"][0]["probability"] == pytest.approx(
-                first["probabilities"][0]["probability"], abs=1e-4
+                torch_output["probabilities"][0]["probability"], abs=1e-4
             )
         return outputs
 
-    return call
+    return explain

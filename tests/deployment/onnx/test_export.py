@@ -1,4 +1,4 @@
-"""ONNX export of a model to one file: equal logits and explanations, and errors."""
+"""ONNX export of a model to one file: equality with PyTorch, damaged files and int8."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ from foveal.models import build_model
 from foveal.models.abilities import Ability
 from foveal.models.attention_maps import Attended
 
-TOLERANCE = 1e-4  # for logits up to 30: a different order of rounding
+TOLERANCE = 1e-4  # for logits up to 30; the runtimes round in a different order
 CLASSES = [f"digit {i}" for i in range(10)]
 FOCUS = {
     "name": "focus",
@@ -32,7 +32,8 @@ ATTENTION = {
     "backbone": {"name": "vgg", "in_channels": 1, "stages": [[8], [8, 12], [12]], "whiten": 2},
     "inputs": {"size": [28, 28]},
 }
-PUBLISHED = {"name": "published", "inputs": {"size": [28, 28]}}  # a model whose patches have scales
+# The model of the published paper, whose keypoints have a scale each: the size of their patch.
+PUBLISHED = {"name": "published", "inputs": {"size": [28, 28]}}
 
 
 def make_model(settings):
@@ -41,6 +42,7 @@ def make_model(settings):
 
 
 def pictures(model, batch=4):
+    """Return smooth random images (batch, C, H, W) in [0, 1] of a size that the model accepts."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(batch, model.in_channels, 9, 9, generator=generator)
     size = model.inputs.usual_size or (300, 310)  # for a model of any size
@@ -48,6 +50,7 @@ def pictures(model, batch=4):
 
 
 def assert_same(actual, expected):
+    """Check that two explanations are equal, tensors within TOLERANCE."""
     for field in fields(Explanation):
         expected_value, actual_value = getattr(expected, field.name), getattr(actual, field.name)
         if isinstance(expected_value, torch.Tensor):
@@ -125,11 +128,11 @@ def test_metrics_with_onnx_equal_those_with_pytorch():
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (40, 1, 28, 28), generator=generator, dtype=torch.uint8)
     data = ImageSet("synthetic", "test", pixels, torch.arange(40) % 10, tuple(CLASSES))
+    runtime_specific = {"model", "latency_ms", "parameters", "macs"}
     for settings in (PUBLISHED, ATTENTION):
         model = make_model(settings)
         expected = evaluate(model, data)
         figures = evaluate(as_onnx(onnx_graph(model)), data)
-        runtime_specific = {"model", "latency_ms", "parameters", "macs"}
         assert set(figures) == set(expected)
         for name in set(expected) - runtime_specific:
             assert figures[name] == pytest.approx(expected[name], abs=0.03), name
@@ -140,19 +143,19 @@ def test_an_exported_attention_model_accepts_given_maps():
     loaded = as_onnx(onnx_graph(model))
     assert Ability.GIVEN_MAPS in loaded.abilities
     images = pictures(model)
-    local, maps = model.attend(model.view(images))
-    features, weights = loaded.attend(loaded.view(images))
-    uniform = [torch.full_like(weight, 1 / weight[0].numel()) for weight in maps]
-    torch.testing.assert_close(weights, maps, atol=TOLERANCE, rtol=0)
+    features, maps = model.attend(model.view(images))
+    onnx_features, onnx_maps = loaded.attend(loaded.view(images))
+    uniform_maps = [torch.full_like(map_, 1 / map_[0].numel()) for map_ in maps]
+    torch.testing.assert_close(onnx_maps, maps, atol=TOLERANCE, rtol=0)
     torch.testing.assert_close(
-        loaded.decide(loaded.view(images), Attended(features, uniform)).logits,
-        model.combine(local, uniform),
+        loaded.decide(loaded.view(images), Attended(onnx_features, uniform_maps)).logits,
+        model.combine(features, uniform_maps),
         atol=TOLERANCE,
         rtol=0,
     )
 
 
-def test_missing_scales_are_an_error():
+def test_classifying_at_keypoints_without_their_scales_is_an_error():
     model = make_model(PUBLISHED)
     images = pictures(model)
     keypoints = model.locate(WholeView(images)).xy
@@ -245,19 +248,18 @@ def _nest_metadata(path):
 @pytest.mark.parametrize(
     "damage",
     [
-        *(
-            _truncate,
-            _delete,
-            _write_png,
-            _remove_metadata,
-            _damage_metadata,
-            _rename_an_output,
-            _refer_to_an_external_file,
-        ),
-        *(_write_nan, _nest_metadata),
+        _truncate,
+        _delete,
+        _write_png,
+        _remove_metadata,
+        _damage_metadata,
+        _rename_an_output,
+        _refer_to_an_external_file,
+        _write_nan,
+        _nest_metadata,
     ],
 )
-def test_a_damaged_or_foreign_file_is_a_one_line_error(damage, exported_model, tmp_path):
+def test_a_damaged_or_foreign_file_gives_a_one_line_error(damage, exported_model, tmp_path):
     model, path = exported_model
     copy = tmp_path / "copy.onnx"
     copy.write_bytes(path.read_bytes())
@@ -276,7 +278,7 @@ def test_the_runtime_is_chosen_by_name_or_file_type(exported_model):
         load("mnist-cnn", "onyx")
 
 
-def test_a_missing_package_names_its_extra(exported_model, monkeypatch):
+def test_a_missing_package_gives_an_error_that_names_the_extra(exported_model, monkeypatch):
     model, path = exported_model
     missing = "pip install 'foveal\\[onnx\\]'"
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
@@ -289,7 +291,7 @@ def test_a_missing_package_names_its_extra(exported_model, monkeypatch):
         onnx_graph(model)
 
 
-def test_the_commands_export_and_explain_with_onnx(tmp_path, run, explained):
+def test_the_commands_export_and_explain_with_onnx(tmp_path, run, explain_with_each_runtime):
     from PIL import Image
 
     folder = tmp_path / "model"
@@ -298,11 +300,11 @@ def test_the_commands_export_and_explain_with_onnx(tmp_path, run, explained):
     file, picture = tmp_path / "out" / "model.onnx", tmp_path / "picture.png"
     Image.radial_gradient("L").resize((28, 28)).save(picture)
     assert run("export", folder, "--out", file)[:2] == (0, f"{file}\n")
-    outputs = explained(folder, file, picture)
+    outputs = explain_with_each_runtime(folder, file, picture)
     assert len({output["prediction"] for output in outputs}) == 1
 
 
-def test_evaluate_with_onnx_gives_the_figures_of_pytorch(tmp_path, run):
+def test_the_evaluate_command_gives_the_same_figures_with_onnx_as_with_pytorch(tmp_path, run):
     folder, file = tmp_path / "model", tmp_path / "model.onnx"
     folder.mkdir()
     make_model({"name": "cnn", "widths": [8, 8], "inputs": {"size": [28, 28]}}).save_weights(folder)
@@ -335,7 +337,7 @@ def test_evaluate_with_onnx_gives_the_figures_of_pytorch(tmp_path, run):
         ),
     ],
 )
-def test_invalid_arguments_are_a_one_line_error(arguments, message, tmp_path, monkeypatch, run):
+def test_invalid_arguments_give_a_one_line_error(arguments, message, tmp_path, monkeypatch, run):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "FILE").write_text("")
     status, out, err = run(*arguments)
@@ -345,7 +347,7 @@ def test_invalid_arguments_are_a_one_line_error(arguments, message, tmp_path, mo
 
 
 def _train_and_val_sets():
-    """Training and validation images whose class is the position of a bright stripe."""
+    """Return training and validation images whose class is the position of a bright stripe."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(200) % 10
     pixels = torch.randint(0, 60, (200, 1, 28, 28), generator=generator, dtype=torch.uint8)
@@ -356,6 +358,7 @@ def _train_and_val_sets():
 
 
 def _train(settings, train):
+    """Return a model trained for 60 steps on all training images."""
     model = make_model(settings).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(60):
@@ -377,19 +380,22 @@ def test_int8_keeps_the_accuracy_in_under_40_percent_of_the_bytes():
     assert quantized.float_accuracy > 0.9
     assert quantized.accuracy_loss <= 0.002
     assert len(quantized.graph.SerializeToString()) < 0.4 * len(before)
-    kinds = {node.op_type for node in quantized.graph.graph.node}
-    assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
-    small = as_onnx(quantized.graph)
-    assert small.inputs.classes == model.inputs.classes
-    logits = small.explain(val.images / 255).logits
+    operators = {node.op_type for node in quantized.graph.graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= operators
+    quantized_model = as_onnx(quantized.graph)
+    assert quantized_model.inputs.classes == model.inputs.classes
+    logits = quantized_model.explain(val.images / 255).logits
     assert float((logits.argmax(1) == val.labels).float().mean()) == quantized.accuracy
 
 
-def test_int8_keeps_the_detector_in_float_if_that_helps_or_is_refused(monkeypatch):
+def test_int8_keeps_the_detector_in_float_if_that_saves_the_accuracy_and_is_refused_if_not(
+    monkeypatch,
+):
     from foveal.deployment.onnx import int8
 
     train, val = _train_and_val_sets()
     graph = onnx_graph(make_model(FOCUS))
+    # Accuracies of the float model, of int8 in all parts, and of int8 in the classifier only.
     accuracies = iter([0.95, 0.90, 0.949])
     monkeypatch.setattr(int8, "accuracy", lambda *_: next(accuracies))
     quantized = int8.as_int8(graph, train, val)

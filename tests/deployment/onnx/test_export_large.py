@@ -1,4 +1,8 @@
-"""ONNX export of high-resolution models: several files that read only parts of an image."""
+"""ONNX export of high-resolution models to several files.
+
+The main file scores locations on a thumbnail (the image made `shrink` times smaller), another
+scores locations within regions, and a third classifies patches.
+"""
 
 import json
 import shutil
@@ -29,10 +33,11 @@ from foveal.metrics import evaluate
 from foveal.models import Inputs
 from foveal.models.presets import high_res
 
-TOLERANCE = 1e-4  # for logits: a different order of rounding
+TOLERANCE = 1e-4  # for logits; the runtimes round in a different order
 
 
 def make_model(**settings):
+    """Return a small untrained high-resolution model; keyword arguments replace its settings."""
     torch.manual_seed(0)
     model = high_res(
         **{
@@ -56,6 +61,7 @@ def make_model(**settings):
 
 
 def pictures(batch=3, size=(101, 118)):
+    """Return smooth random colour images (batch, 3, H, W) in [0, 1]."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(batch, 3, 9, 9, generator=generator)
     return torch.nn.functional.interpolate(coarse, size, mode="bilinear")
@@ -73,22 +79,24 @@ def graphs(model):
 
 @pytest.fixture(scope="module")
 def folder(graphs, tmp_path_factory):
-    """A folder of one export."""
+    """A folder with the three files of one export."""
     folder = tmp_path_factory.mktemp("exported")
     write_onnx(graphs.graph, folder / "model.onnx", graphs.beside)
     return folder
 
 
 def assert_same(actual, expected):
+    """Check that two explanations are equal, tensors within TOLERANCE."""
     for name in ("logits", "keypoints", "patches", "thumbnail", "weights", "images"):
         expected_value = getattr(expected, name)
         torch.testing.assert_close(getattr(actual, name), expected_value, atol=TOLERANCE, rtol=0)
     assert (actual.size, actual.classes) == (expected.size, expected.classes)
 
 
-# A small image with one thumbnail; a large one with a coarser thumbnail that selects regions.
+# In the small image, locations are scored on one thumbnail. In the large image, a coarser thumbnail
+# selects regions, and locations are scored within them.
 @pytest.mark.parametrize("size", [(90, 101), (411, 350)])
-def test_results_equal_pytorch_for_any_image_and_batch_size(size, model, folder):
+def test_explanations_equal_those_of_pytorch_for_any_image_and_batch_size(size, model, folder):
     loaded = load_onnx(folder / "model.onnx")
     assert (loaded.detector.factor(size) > 1) == (size[0] > 400)
     images = pictures(3, size)
@@ -112,9 +120,11 @@ def test_files_give_the_same_results_as_pytorch_for_all_tasks(model, folder, tmp
     Image.fromarray(pixels[:250, :300]).save(tmp_path / "b.png")
     files = LargeFiles([tmp_path / "a.tif", tmp_path / "b.png"], 3)
     assert_same(loaded.explain(files), model.explain(files))
-    located = Located(torch.zeros(2, 5, 2))
-    logits, expected = (net.decide(net.view(files), located).task_logits for net in (loaded, model))
-    assert logits.shape == (2, 2, 2)
+    located = Located(torch.zeros(2, 5, 2))  # all 5 keypoints in the centre of each image
+    logits, expected = (
+        network.decide(network.view(files), located).task_logits for network in (loaded, model)
+    )
+    assert logits.shape == (2, 2, 2)  # images, tasks, classes
     torch.testing.assert_close(logits, expected, atol=TOLERANCE, rtol=0)
 
 
@@ -231,7 +241,7 @@ def _updated(settings, changes):
         (_change_settings(regions=0), "damaged: they name the wrong parts"),
     ],
 )
-def test_a_damaged_or_foreign_export_is_a_one_line_error(damage, message, folder, tmp_path):
+def test_a_damaged_or_foreign_export_gives_a_one_line_error(damage, message, folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     damage(copy)
@@ -270,12 +280,16 @@ def photos(tmp_path_factory):
     return folder
 
 
-def test_the_commands_export_explain_and_evaluate_with_onnx(photos, tmp_path, run, explained):
+def test_the_commands_export_explain_and_evaluate_with_onnx(
+    photos, tmp_path, run, explain_with_each_runtime
+):
     weights, file = tmp_path / "model", tmp_path / "out" / "model.onnx"
     weights.mkdir()
     make_model(tasks=("class",), regions=0).save_weights(weights)
     assert run("export", weights, "--out", file)[:2] == (0, f"{file}\n")
-    for output in explained(weights, file, photos / "light" / "0.png", atol=TOLERANCE):
+    for output in explain_with_each_runtime(
+        weights, file, photos / "light" / "0.png", atol=TOLERANCE
+    ):
         assert output["size_px"] == {"height": 140, "width": 120}
     figures, expected = (
         json.loads(run("evaluate", model, "--data", photos, "--json")[1])
@@ -290,13 +304,13 @@ def test_the_commands_export_explain_and_evaluate_with_onnx(photos, tmp_path, ru
     assert "reads images of any size: omit the size" in err
 
 
-def test_an_unreadable_file_is_reported_and_the_others_are_explained(folder, tmp_path, run):
+def test_unreadable_files_are_reported_and_the_others_are_explained(folder, tmp_path, run):
     Image.new("RGB", (200, 20)).save(tmp_path / "small.png")
     Image.new("RGB", (200, 200)).save(tmp_path / "good.png")
-    tifffile.imwrite(tmp_path / "cut.tif", np.zeros((200, 200, 3), np.uint8), tile=(64, 64))
-    content = (tmp_path / "cut.tif").read_bytes()
-    (tmp_path / "cut.tif").write_bytes(content[: len(content) // 2])
-    files = [tmp_path / name for name in ("small.png", "cut.tif", "good.png")]
+    tifffile.imwrite(tmp_path / "truncated.tif", np.zeros((200, 200, 3), np.uint8), tile=(64, 64))
+    content = (tmp_path / "truncated.tif").read_bytes()
+    (tmp_path / "truncated.tif").write_bytes(content[: len(content) // 2])
+    files = [tmp_path / name for name in ("small.png", "truncated.tif", "good.png")]
     status, out, err = run("explain", folder / "model.onnx", *files, "--json")
     results = json.loads(out)["images"]
     assert status == 1
@@ -320,20 +334,21 @@ def train_model(data):
 
 
 def operators(proto):
+    """Return the names of the operators in a graph."""
     return {node.op_type for node in proto.graph.node}
 
 
-def test_int8_keeps_the_detector_in_float_if_that_helps_or_is_refused(photos, graphs, monkeypatch):
+def test_int8_keeps_the_detector_in_float_if_that_saves_the_accuracy_and_is_refused_if_not(
+    photos, graphs, monkeypatch
+):
     data = load_large(photos, "train")
     before = graphs.graph.SerializeToString()
+    # Accuracies of the float model, of int8 in all parts, and of int8 in the classifier only.
     accuracies = iter([0.95, 0.9, 0.949])
     monkeypatch.setattr(large_int8, "_accuracy", lambda *_: next(accuracies))
     quantized = as_int8_large(graphs, data, data)
-    assert (quantized.part, quantized.float_accuracy, quantized.accuracy) == (
-        "classifier",
-        0.95,
-        0.949,
-    )
+    assert quantized.part == "classifier"
+    assert (quantized.float_accuracy, quantized.accuracy) == (0.95, 0.949)
     assert "QuantizeLinear" in operators(quantized.beside["patches"])
     for proto in (quantized.graph, quantized.beside["regions"]):
         assert "QuantizeLinear" not in operators(proto)
@@ -354,7 +369,7 @@ def test_int8_keeps_the_accuracy_and_prints_it(photos, tmp_path, run):
     assert "int8 (all): 100.00% on the validation images" in err
     for part in ("", "-patches", "-regions"):
         assert "QuantizeLinear" in operators(onnx.load(tmp_path / f"model{part}.onnx"))
-    small = load_onnx(file)
-    assert evaluate(small, val)["accuracy"] == 1
-    actual, expected = small.explain(val.images), model.explain(val.images)
+    quantized_model = load_onnx(file)
+    assert evaluate(quantized_model, val)["accuracy"] == 1
+    actual, expected = quantized_model.explain(val.images), model.explain(val.images)
     assert 0 < (actual.logits - expected.logits).abs().max() < 1

@@ -1,4 +1,4 @@
-"""Protocol of the decoding process: requests in, responses out."""
+"""Protocol of the decoding process, which reads requests on a stream and writes responses."""
 
 import io
 
@@ -10,24 +10,25 @@ from foveal.deployment.serve import decoder
 
 
 def responses(*requests: tuple[bytes, dict[str, int | bool]]) -> list[tuple[bool, bytes]]:
-    """Return the responses of the process to files with options."""
-    fields = {"height": 0, "width": 0, "short": 0, "channels": 1, "pixels": 10**6, "side": 100}
-    sent = b""
+    """Return the responses to (content of a file, options) pairs as (is_decoded, body) pairs."""
+    defaults = {"height": 0, "width": 0, "short": 0, "channels": 1, "pixels": 10**6, "side": 100}
+    request_bytes = b""
     for data, options in requests:
-        values = {**fields, "crop": False, **options}
-        sent += decoder.REQUEST.pack(len(data), *values.values()) + data
+        values = {**defaults, "crop": False, **options}
+        request_bytes += decoder.REQUEST.pack(len(data), *values.values()) + data
     stream = io.BytesIO()
-    decoder.serve(io.BytesIO(sent), stream)
+    decoder.serve(io.BytesIO(request_bytes), stream)
     stream.seek(0)
     assert stream.read(1) == decoder.READY
     received = []
     while head := stream.read(decoder.RESPONSE.size):
-        done, length = decoder.RESPONSE.unpack(head)
-        received.append((done, stream.read(length)))
+        is_decoded, length = decoder.RESPONSE.unpack(head)
+        received.append((is_decoded, stream.read(length)))
     return received
 
 
 def png(height: int, width: int, mode: str = "L") -> bytes:
+    """Return the file of an image whose channels have the values 7 or, in RGB, 7, 8 and 9."""
     file = io.BytesIO()
     Image.new(mode, (width, height), 7 if mode == "L" else (7, 8, 9)).save(file, "PNG")
     return file.getvalue()
@@ -44,16 +45,16 @@ def png(height: int, width: int, mode: str = "L") -> bytes:
     ],
 )
 def test_an_image_is_returned_in_the_requested_size(data, options, shape):
-    ((done, body),) = responses((data, options))
-    assert done
+    ((is_decoded, body),) = responses((data, options))
+    assert is_decoded
     assert decoder.SHAPE.unpack_from(body) == shape
     pixels = np.frombuffer(body, np.uint8, offset=decoder.SHAPE.size).reshape(shape)
     assert np.array_equal(np.unique(pixels), [7, 8, 9][: shape[0]])
 
 
-def test_a_refused_file_gives_one_line_and_the_next_is_decoded():
-    received = responses((b"no image", {}), (png(30, 30), {"pixels": 100}), (png(5, 5), {}))
-    assert [done for done, _ in received] == [False, False, True]
+def test_a_refused_file_gives_a_one_line_message_and_the_next_file_is_decoded():
+    received = responses((b"not an image", {}), (png(30, 30), {"pixels": 100}), (png(5, 5), {}))
+    assert [is_decoded for is_decoded, _ in received] == [False, False, True]
     assert all(0 < len(body.decode().splitlines()) == 1 for _, body in received[:2])
 
 

@@ -1,8 +1,9 @@
-"""The HTTP API: the same results as the command line, for every model family."""
+"""The HTTP API: results, options, pages and headers, for every model family."""
 
 import base64
 import io
 import json
+import operator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -32,6 +33,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
+    """Twenty digits as encoded images, and their class names."""
     pixels, names = digits(20)
     folder = tmp_path_factory.mktemp("digits")
     return [encode_image(image, folder) for image in pixels], names
@@ -44,7 +46,7 @@ def test_a_response_equals_the_output_of_the_command_line(server, pictures, tmp_
     printed = json.loads(capsys.readouterr().out)
     response = server.explain(pictures[0][0]).json
     printed["images"][0]["path"] = "digit.png"
-    assert close(response, printed)
+    assert is_close(response, printed)
     assert list(response["images"][0]) == list(printed["images"][0])
 
 
@@ -54,14 +56,14 @@ def run_main(arguments):
     assert not stop.value.code
 
 
-def close(actual, expected):
+def is_close(actual, expected):
     """Compare JSON, with a tolerance for floats computed in a batch of another size."""
     if isinstance(expected, dict):
         return actual.keys() == expected.keys() and all(
-            close(actual[k], expected[k]) for k in actual
+            is_close(actual[key], expected[key]) for key in actual
         )
     if isinstance(expected, list):
-        return len(actual) == len(expected) and all(map(close, actual, expected))
+        return len(actual) == len(expected) and all(map(is_close, actual, expected))
     if isinstance(expected, float):
         return actual == pytest.approx(expected, abs=1e-5)
     return actual == expected
@@ -81,14 +83,9 @@ def test_base64_and_data_urls_in_json_give_the_same_result_as_a_file(server, pic
 def test_several_files_are_explained_in_order(server, pictures):
     together = server.explain(*pictures[0][:10]).json["images"]
     separate = [server.explain(image).json["images"][0] for image in pictures[0][:10]]
-    assert close(together, separate)
-    assert (
-        sum(
-            result["prediction"] == name
-            for result, name in zip(together, pictures[1][:10], strict=True)
-        )
-        >= 9
-    )
+    assert is_close(together, separate)
+    predictions = [result["prediction"] for result in together]
+    assert sum(map(operator.eq, predictions, pictures[1][:10])) >= 9
 
 
 def test_results_of_concurrent_clients_are_not_mixed_up(server, pictures):
@@ -100,7 +97,7 @@ def test_results_of_concurrent_clients_are_not_mixed_up(server, pictures):
     order = list(range(20)) * 10
     with ThreadPoolExecutor(16) as pool:
         for index, result in zip(order, pool.map(explain, order), strict=True):
-            assert close(result, expected[index])
+            assert is_close(result, expected[index])
 
 
 def test_given_keypoints_are_used(server, pictures):
@@ -139,34 +136,35 @@ def test_the_show_option_adds_pictures_maps_and_evidence(server, pictures):
     maps = server.explain(pictures[0][0], model="mnist-attention", show="maps").json["images"][0]
     assert np.array(maps["maps"]).shape[1:] == (28, 28)
     assert not maps["values"]["signed"]
-    whole = server.explain(pictures[0][0], model="mnist-cnn", show="evidence").json["images"][0]
-    assert whole["evidence"] is None
+    # The CNN decides from the whole image and so selects no evidence.
+    cnn_result = server.explain(pictures[0][0], model="mnist-cnn", show="evidence").json["images"]
+    assert cnn_result[0]["evidence"] is None
 
 
-def test_evidence_only_greys_out_everything_else():
-    served = Models(["mnist-focus"])["mnist-focus"]
+def test_the_evidence_only_result_is_that_of_an_image_greyed_out_elsewhere():
+    entry = Models(["mnist-focus"])["mnist-focus"]
     image = digits(1)[0]
     options = ExplainOptions(model="mnist-focus", show=["evidence"])
     images = torch.from_numpy(image)[None].float() / 255
-    evidence = served.ready().network.explain(images).evidence
-    result = explain_batch([Task(served, image, options)])[0]
-    grey = torch.where(evidence, images, served.network.mean)
-    expected = served.network.explain(grey).to_dicts()[0]["probabilities"]
-    assert close(result["evidence"]["only"]["probabilities"], expected)
+    evidence = entry.load().network.explain(images).evidence
+    result = explain_batch([Task(entry, image, options)])[0]
+    grey = torch.where(evidence, images, entry.network.mean)
+    expected = entry.network.explain(grey).to_dicts()[0]["probabilities"]
+    assert is_close(result["evidence"]["only"]["probabilities"], expected)
 
 
 @pytest.mark.parametrize("name", ["mnist-focus", "mnist-attention"])
 def test_onnx_runtime_gives_the_same_results_as_pytorch(name):
     image, results = digits(1)[0], []
     for runtime in ("torch", "onnx"):
-        served = Models([name], runtime)[name].ready()
+        entry = Models([name], runtime)[name].load()
         options = ExplainOptions(model=name, show=["evidence"])
-        results.append(explain_batch([Task(served, image, options)])[0])
-    for one, other in ((t["probabilities"], o["probabilities"]) for t, o in (results,)):
-        assert close(one, other)
+        results.append(explain_batch([Task(entry, image, options)])[0])
+    torch_result, onnx_result = results
+    assert is_close(torch_result["probabilities"], onnx_result["probabilities"])
     for part in ("only", "without"):
-        one, other = (result["evidence"][part]["probabilities"] for result in results)
-        assert close(one, other)
+        torch_part, onnx_part = (result["evidence"][part]["probabilities"] for result in results)
+        assert is_close(torch_part, onnx_part)
 
 
 def test_an_unknown_runtime_is_a_user_error():
@@ -188,27 +186,25 @@ def test_post_hoc_methods_explain_the_image(server, pictures, method):
 
 @pytest.mark.parametrize("name", zoo.names())
 def test_every_zoo_model_is_described_and_gives_all_outputs(name):
-    served = Models([name])[name]
-    description = served.describe()
+    entry = Models([name])[name]
+    description = entry.describe()
     assert json.loads(json.dumps(description)) == description
-    model = served.ready().network
+    model = entry.load().network
     assert description["holds_keypoints"] == (Ability.GIVEN_KEYPOINTS in model.abilities)
     assert set(description["methods"]) <= set(EXPLAINERS)
-    assert served.abilities == model.abilities
+    assert entry.abilities == model.abilities
     assert description["default_method"] == (own_method(model) or "grad-cam")
-    shape = (
-        model.in_channels,
-        *(model.inputs.usual_size or (300, 310)),
-    )  # any size, if the model has none
+    size = model.inputs.usual_size or (300, 310)  # for a model of any size
+    shape = (model.in_channels, *size)
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     options = ExplainOptions(model=name, show=["pictures", "maps", "evidence"])
-    result = explain_batch([Task(served, image, options)])[0]
+    result = explain_batch([Task(entry, image, options)])[0]
     assert json.loads(json.dumps(result))["pictures"]["image"]
     assert (description["evidence_kind"] == "patches") == ("keypoints" in result)
     assert (description["evidence_kind"] == "maps") == ("maps" in result)
 
 
-def test_the_whole_zoo_is_listed_with_the_digit_models_first():
+def test_all_zoo_models_are_listed_with_the_digit_models_first():
     names = list(Models().by_name)
     assert names[:2] == ["mnist-focus", "mnist-attention"]
     assert sorted(names) == zoo.names()
@@ -224,8 +220,10 @@ def test_the_models_are_listed_with_their_cards(server):
 def test_a_high_resolution_model_reads_a_large_image_up_to_the_limit(side, expected_side, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (side // 10, side // 10), dtype=np.uint8)
     data = encode_image(noise.repeat(10, 0).repeat(10, 1), tmp_path)
-    with running_server("megapixel-mnist-focus") as address:
-        response = address.explain(data, model="megapixel-mnist-focus", show="pictures").json
+    with running_server("megapixel-mnist-focus") as large_image_server:
+        response = large_image_server.explain(
+            data, model="megapixel-mnist-focus", show="pictures"
+        ).json
     result = response["images"][0]
     assert result["size_px"] == {"height": expected_side, "width": expected_side}
     assert len(result["keypoints"]) == len(result["pictures"]["patches"]) == 12
@@ -264,10 +262,11 @@ def test_the_pages_and_the_schema_load_nothing_from_other_hosts(server):
 
 def test_head_gives_the_headers_of_get_without_a_body(server):
     for path in ("/", "/healthz", "/v1/models", "/static/main.js", "/nowhere", "/v1/explain"):
-        got, head = server.get(path), server.request("HEAD", path)
-        assert head.body == b""
-        assert (head.status, head.headers.keys()) == (got.status, got.headers.keys())
-        assert head.headers["content-length"] == str(len(got.body))
+        reply, head_reply = server.get(path), server.request("HEAD", path)
+        assert head_reply.body == b""
+        assert head_reply.status == reply.status
+        assert head_reply.headers.keys() == reply.headers.keys()
+        assert head_reply.headers["content-length"] == str(len(reply.body))
 
 
 def test_every_response_has_security_headers(server):

@@ -1,4 +1,4 @@
-"""Deployment of the server: the docs' examples, nginx, the container and the wheel."""
+"""Deployment of the server: the examples in the docs, nginx, the container and the wheel."""
 
 import json
 import os
@@ -34,42 +34,44 @@ def server():
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory):
+def digit_png(tmp_path_factory):
+    """A valid PNG of a digit."""
     return encode_image(digits(1)[0][0], tmp_path_factory.mktemp("digits"))
 
 
 @pytest.mark.parametrize("name", ["curl", "curl with a held keypoint"])
-def test_the_curl_examples_run(server, good, tmp_path, name):
+def test_the_curl_examples_run(server, digit_png, tmp_path, name):
     if shutil.which("curl") is None and not os.environ.get("CI"):
         pytest.skip("the examples with curl are NOT tested: apt-get install curl")
-    (tmp_path / "digit.png").write_bytes(good)
+    (tmp_path / "digit.png").write_bytes(digit_png)
     script = example(name).replace("127.0.0.1:7860", f"127.0.0.1:{server.port}")
-    done = subprocess.run(["sh", "-ec", script], cwd=tmp_path, capture_output=True, text=True)
-    result = json.loads(done.stdout)["images"][0]
+    process = subprocess.run(["sh", "-ec", script], cwd=tmp_path, capture_output=True, text=True)
+    result = json.loads(process.stdout)["images"][0]
     assert len(result["keypoints"]) == 3
     assert ("evidence" in result) == ("held" in name)
 
 
-def test_the_python_example_runs(server, good, tmp_path):
-    (tmp_path / "digit.png").write_bytes(good)
+def test_the_python_example_runs(server, digit_png, tmp_path):
+    (tmp_path / "digit.png").write_bytes(digit_png)
     script = example("python").replace("127.0.0.1:7860", f"127.0.0.1:{server.port}")
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True
     )
-    assert done.stdout.startswith(digits(1)[1][0]), done.stderr
+    assert process.stdout.startswith(digits(1)[1][0]), process.stderr
 
 
 @pytest.fixture
-def proxied(server, tmp_path):
+def proxied_server(server, tmp_path):
     """Run nginx with the docs' configuration on a free port, without TLS and passwords."""
     if NGINX is None:
         if os.environ.get("CI"):
             pytest.fail("CI needs nginx: apt-get install nginx-light")
         pytest.skip("the docs' nginx is NOT tested: apt-get install nginx-light")
-    listening = socket.create_server(("127.0.0.1", 0))
-    port = listening.getsockname()[1]
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
     site = example("nginx").replace("127.0.0.1:7860", f"127.0.0.1:{server.port}")
-    # A rate that even a slow machine exceeds; the burst is as in the docs.
+    # The limit is lowered to one request per minute, so that even a slow machine exceeds it. The
+    # burst, the number of requests that may exceed the rate, stays as in the docs.
     site = site.replace("rate=30r/s", "rate=1r/m")
     site = site.replace("listen 443 ssl", f"listen 127.0.0.1:{port}")
     site = re.sub(r"\n *(ssl_certificate\w*|auth_basic\w*) [^;]*;", "", site)
@@ -87,10 +89,10 @@ def proxied(server, tmp_path):
     process = subprocess.Popen(
         [NGINX, "-c", config],
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "NGINX": f"{listening.fileno()};"},
-        pass_fds=[listening.fileno()],
+        env={**os.environ, "NGINX": f"{listener.fileno()};"},
+        pass_fds=[listener.fileno()],
     )
-    listening.close()
+    listener.close()
     try:
         wait_until(lambda: (tmp_path / "pid").exists() or process.poll() is not None)
         assert process.poll() is None, (tmp_path / "error.log").read_text()
@@ -100,52 +102,54 @@ def proxied(server, tmp_path):
         process.wait(300)
 
 
-def test_nginx_forwards_pages_and_results(proxied, server, good):
-    page = proxied.get("/")
+def test_nginx_forwards_pages_and_results(proxied_server, server, digit_png):
+    page = proxied_server.get("/")
     assert page.status == 200
     assert page.body == server.get("/").body
     assert "default-src 'none'" in page.headers["content-security-policy"]
-    assert proxied.explain(good).json == server.explain(good).json
-    refused = proxied.explain(b"no picture")
+    assert proxied_server.explain(digit_png).json == server.explain(digit_png).json
+    refused = proxied_server.explain(b"not a picture")
     assert refused.status == 422
     assert refused.json["detail"]
 
 
-def test_nginx_refuses_large_bodies_and_too_many_requests(proxied, server, good):
-    assert proxied.explain(bytes(12_000_000)).status == 413
+def test_nginx_refuses_large_bodies_and_too_many_requests(proxied_server, server, digit_png):
+    assert proxied_server.explain(bytes(12_000_000)).status == 413
     with ThreadPoolExecutor(16) as pool:
-        statuses = list(pool.map(lambda _: proxied.explain(good).status, range(100)))
+        statuses = list(pool.map(lambda _: proxied_server.explain(digit_png).status, range(100)))
     assert set(statuses) == {200, 429}
-    assert server.explain(good).status == 200
+    assert server.explain(digit_png).status == 200
 
 
-def test_nginx_replaces_the_host_header(proxied, good):
-    body = form({"model": "mnist-focus"}, [("a.png", good)])
+def test_nginx_replaces_the_host_header(proxied_server, digit_png):
+    body = form({"model": "mnist-focus"}, [("a.png", digit_png)])
     headers = {
         "content-type": f"multipart/form-data; boundary={BOUNDARY}",
         "host": "foveal.example.org",
     }
-    assert proxied.request("POST", "/v1/explain", body, headers).status == 200
+    assert proxied_server.request("POST", "/v1/explain", body, headers).status == 200
 
 
-def test_the_container_runs_unprivileged_and_copies_existing_files():
+def test_the_container_runs_as_an_unprivileged_user_and_copies_existing_files():
     lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
     assert "USER 1000" in lines
     for line in lines:
         if line.startswith("COPY"):
             assert all((ROOT / source).exists() for source in line.split()[1:-1])
-    allowed = (ROOT / ".dockerignore").read_text(encoding="utf-8")
-    assert allowed.startswith("*\n")
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8")
+    assert ignored.startswith("*\n")  # ignores all files except those listed after it
 
 
 def test_images_actions_and_packages_are_pinned():
-    recipe = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    (base,) = re.findall(r"^FROM (.*)$", recipe, re.MULTILINE)
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    (base,) = re.findall(r"^FROM (.*)$", dockerfile, re.MULTILINE)
     assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-bookworm@sha256:[0-9a-f]{64}", base)
-    assert recipe.count("pip install") == recipe.count("--constraint /src/constraints.txt") > 0
-    jobs = (ROOT / ".gitlab-ci.yml").read_text(encoding="utf-8")
-    assert re.findall(r"image: (.*)", jobs) == re.findall(
-        r"image: (python:\d+\.\d+\.\d+-\w+)", jobs
+    assert (
+        dockerfile.count("pip install") == dockerfile.count("--constraint /src/constraints.txt") > 0
+    )
+    gitlab_ci = (ROOT / ".gitlab-ci.yml").read_text(encoding="utf-8")
+    assert re.findall(r"image: (.*)", gitlab_ci) == re.findall(
+        r"image: (python:\d+\.\d+\.\d+-\w+)", gitlab_ci
     )
     for workflow in (ROOT / ".github" / "workflows").iterdir():
         for action in re.findall(r"uses: (.*)", workflow.read_text(encoding="utf-8")):
@@ -160,7 +164,7 @@ def test_the_wheel_contains_the_web_page(tmp_path):
         capture_output=True,
     )
     (wheel,) = tmp_path.glob("*.whl")
-    inside = set(zipfile.ZipFile(wheel).namelist())
+    packaged = set(zipfile.ZipFile(wheel).namelist())
     static = ROOT / "src" / "foveal" / "deployment" / "serve" / "static"
     assert len(list(static.iterdir())) > 10
-    assert {f"foveal/deployment/serve/static/{file.name}" for file in static.iterdir()} <= inside
+    assert {f"foveal/deployment/serve/static/{file.name}" for file in static.iterdir()} <= packaged

@@ -1,4 +1,7 @@
-"""Limits and access control of the server: excess is refused at once, and nothing hangs."""
+"""Limits and access control of the server.
+
+Requests above a limit are refused at once, without waiting for the requests before them.
+"""
 
 import asyncio
 import http.client
@@ -26,7 +29,8 @@ from studio_server import digits, encode_image, running_server, wait_until
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory):
+def digit_png(tmp_path_factory):
+    """A valid PNG of a digit."""
     return encode_image(digits(1)[0][0], tmp_path_factory.mktemp("digits"))
 
 
@@ -47,123 +51,125 @@ class Gate:
 
 
 @pytest.fixture
-def model(monkeypatch):
-    """Block the model until the gate is opened."""
+def model_gate(monkeypatch):
+    """Return a gate in front of the model, which blocks all explanations until it is opened."""
     gate = Gate(inference.explain_batch)
     monkeypatch.setattr("foveal.deployment.serve.api.explain_batch", gate)
     yield gate
     gate.opened.set()
 
 
-def test_overload_gives_429_at_once_and_waiting_requests_are_answered(good, model):
+def test_overload_gives_429_at_once_and_queued_requests_are_completed(digit_png, model_gate):
     with running_server(limits=Limits(waiting=4)) as server, ThreadPoolExecutor(20) as pool:
-        first = pool.submit(server.explain, good)
-        model.wait_until_reached()
-        others = [pool.submit(server.explain, good) for _ in range(19)]
+        first = pool.submit(server.explain, digit_png)
+        model_gate.wait_until_reached()
+        others = [pool.submit(server.explain, digit_png) for _ in range(19)]
         refused = [future.result() for future in islice(as_completed(others, timeout=300), 15)]
         assert [reply.status for reply in refused] == [429] * 15  # while the model is blocked
         assert refused[0].headers["retry-after"] == "1"
         assert "waiting already" in refused[0].json["detail"]
-        model.opened.set()
+        model_gate.opened.set()
         statuses = [future.result().status for future in others]
         assert first.result().status == 200
         assert statuses.count(200) == 4
         assert statuses.count(429) == 15
 
 
-def test_requests_above_the_limit_are_refused_including_health_checks(good, model):
+def test_requests_above_the_limit_are_refused_including_health_checks(digit_png, model_gate):
     with running_server(limits=Limits(requests=1)) as server, ThreadPoolExecutor(1) as pool:
-        first = pool.submit(server.explain, good)
-        model.wait_until_reached()
+        first = pool.submit(server.explain, digit_png)
+        model_gate.wait_until_reached()
         assert server.get("/healthz").status == 429
-        model.opened.set()
+        model_gate.opened.set()
         assert first.result().status == 200
         wait_until(lambda: server.get("/healthz").status == 200)
 
 
-def test_a_slow_request_times_out(good, model):
+def test_a_slow_request_times_out(digit_png, model_gate):
     with running_server(limits=Limits(request_seconds=2)) as server:
-        reply = server.explain(good)
+        reply = server.explain(digit_png)
         assert reply.status == 429
         assert "longer than 2 s" in reply.json["detail"]
-        model.opened.set()
-        wait_until(lambda: server.explain(good).status == 200)
+        model_gate.opened.set()
+        wait_until(lambda: server.explain(digit_png).status == 200)
 
 
-def test_cancelling_a_request_while_decoding_does_not_end_the_decoder(good):
+def test_cancelling_a_request_while_decoding_does_not_end_the_decoder(digit_png):
     async def cancel_one_and_decode_another():
         decoders = Decoders(Limits(), count=1)
         await decoders.start()
-        (process,) = decoders._free._queue
+        (process,) = decoders._free._queue  # the only decoding process
         process.send_signal(signal.SIGSTOP)  # decoding takes until the test continues it
-        cancelled = asyncio.create_task(decoders.decode(good, 1, Inputs(size=(28, 28)), False, 28))
+        cancelled = asyncio.create_task(
+            decoders.decode(digit_png, 1, Inputs(size=(28, 28)), False, 28)
+        )
         while decoders._free.qsize():
             await asyncio.sleep(0)
         cancelled.cancel()
         with pytest.raises(asyncio.CancelledError):
             await cancelled
         process.send_signal(signal.SIGCONT)
-        image = await decoders.decode(good, 1, Inputs(size=(28, 28)), False, 28)
+        image = await decoders.decode(digit_png, 1, Inputs(size=(28, 28)), False, 28)
         assert process.returncode is None
         await decoders.stop()
-        return image
+        return image  # (1, 28, 28), uint8
 
     image = asyncio.run(cancel_one_and_decode_another())
     assert (image == digits(1)[0]).all()
 
 
-def test_other_requests_are_answered_while_a_large_body_is_read(good, monkeypatch):
-    reader = Gate(api._parse_request)
-    monkeypatch.setattr(api, "_parse_request", reader)
+def test_other_requests_get_responses_while_a_large_body_is_parsed(digit_png, monkeypatch):
+    parser_gate = Gate(api._parse_request)
+    monkeypatch.setattr(api, "_parse_request", parser_gate)
     with running_server() as server, ThreadPoolExecutor(1) as pool:
-        large = pool.submit(server.explain, good + bytes(api.INLINE_BYTES))
-        reader.wait_until_reached()
+        large = pool.submit(server.explain, digit_png + bytes(api.INLINE_BYTES))
+        parser_gate.wait_until_reached()
         assert server.get("/healthz").status == 200
         assert not large.done()
-        reader.opened.set()
+        parser_gate.opened.set()
         assert large.result().status == 200
 
 
-def test_a_slow_method_does_not_delay_other_requests(good, monkeypatch):
-    method = Gate(lambda *_: 1 / 0)
-    monkeypatch.setattr(inference, "explainer", lambda name: method)
+def test_a_slow_method_does_not_delay_other_requests(digit_png, monkeypatch):
+    method_gate = Gate(lambda *_: 1 / 0)  # raises an error after the gate is opened
+    monkeypatch.setattr(inference, "explainer", lambda name: method_gate)
     with running_server("mnist-cnn") as server, ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(server.explain, good, model="mnist-cnn", method="rise")
-        method.wait_until_reached()
-        assert server.explain(good, model="mnist-cnn").status == 200
+        slow = pool.submit(server.explain, digit_png, model="mnist-cnn", method="rise")
+        method_gate.wait_until_reached()
+        assert server.explain(digit_png, model="mnist-cnn").status == 200
         assert not slow.done()
-        method.opened.set()
+        method_gate.opened.set()
         assert slow.result().status == 500  # an internal error is reported as one
-        assert server.explain(good, model="mnist-cnn").status == 200
+        assert server.explain(digit_png, model="mnist-cnn").status == 200
 
 
-def test_the_total_size_of_uploads_in_memory_is_limited(good):
+def test_the_total_size_of_uploads_in_memory_is_limited(digit_png):
     with running_server(limits=Limits(held_bytes=1000)) as server:
-        assert server.explain(good).status == 200
-        reply = server.explain(good + bytes(1000))
+        assert server.explain(digit_png).status == 200
+        reply = server.explain(digit_png + bytes(1000))
         assert reply.status == 429
         assert "uploads" in reply.json["detail"]
-        assert server.explain(good).status == 200
+        assert server.explain(digit_png).status == 200
 
 
-def test_the_total_size_of_decoded_images_is_limited(good):
+def test_the_total_size_of_decoded_images_is_limited(digit_png):
     with running_server(limits=Limits(decoded_bytes=2 * 28 * 28)) as server:
         for _ in range(3):  # memory is released after each request
-            assert server.explain(good, good).status == 200
-        reply = server.explain(good, good, good)
+            assert server.explain(digit_png, digit_png).status == 200
+        reply = server.explain(digit_png, digit_png, digit_png)
         assert reply.status == 429
         assert "images" in reply.json["detail"]
-        assert server.explain(good).status == 200
+        assert server.explain(digit_png).status == 200
 
 
-def test_the_number_of_connections_is_limited(good):
+def test_the_number_of_connections_is_limited(digit_png):
     with running_server(limits=Limits(connections=3)) as server:
         sockets = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3)]
         assert server.get("/healthz").status == 429  # connections are accepted in order
         for connection in sockets:
             connection.close()
         wait_until(lambda: server.get("/healthz").status == 200)
-        wait_until(lambda: server.explain(good).status == 200)
+        wait_until(lambda: server.explain(digit_png).status == 200)
 
 
 def test_an_image_with_too_many_pixels_is_refused_before_decoding(tmp_path):
@@ -175,23 +181,23 @@ def test_an_image_with_too_many_pixels_is_refused_before_decoding(tmp_path):
         assert "300x300 is more than 10,000 pixels" in reply.json["detail"]
 
 
-def test_without_credentials_only_the_health_check_is_accessible(good):
+def test_without_credentials_only_the_health_check_is_accessible(digit_png):
     credentials = Credentials({"ada": "pass:word"}, ["a-token"])
     with running_server(credentials=credentials) as server:
         for path in ("/", "/docs", "/openapi.json", "/v1/models", "/static/main.js", "/nowhere"):
             reply = server.get(path)
             assert reply.status == 401
             assert reply.headers["www-authenticate"].startswith("Basic ")
-        assert server.explain(good).status == 401
+        assert server.explain(digit_png).status == 401
         assert server.get("/healthz").status == 200
         for header in INVALID:
             assert server.get("/v1/models", {"authorization": header}).status == 401, header
-        for valid in VALID:
-            assert server.get("/v1/models", {"authorization": valid}).status == 200, valid
-            assert server.explain(good, headers={"authorization": valid}).status == 200
+        for header in VALID:
+            assert server.get("/v1/models", {"authorization": header}).status == 200, header
+            assert server.explain(digit_png, headers={"authorization": header}).status == 200
 
 
-def test_a_repeated_authorization_header_or_one_in_the_trailer_is_refused(good):
+def test_a_repeated_authorization_header_or_one_in_the_trailer_is_refused(digit_png):
     with running_server(credentials=Credentials({}, ["a-token"])) as server:
         right, wrong = (f"authorization: Bearer {token}\r\n" for token in ("a-token", "guess"))
         for headers in (right + right, right + wrong, wrong + right, right + wrong.title()):
@@ -238,10 +244,10 @@ def test_a_credentials_file_is_read_and_an_empty_one_is_refused(tmp_path):
             Credentials.read(tmp_path / name)
 
 
-def test_cross_site_requests_and_foreign_host_names_are_refused(good):
+def test_cross_site_requests_and_foreign_host_names_are_refused(digit_png):
     with running_server() as server:
-        assert server.explain(good, headers={"sec-fetch-site": "cross-site"}).status == 403
-        assert server.explain(good, headers={"sec-fetch-site": "same-origin"}).status == 200
+        assert server.explain(digit_png, headers={"sec-fetch-site": "cross-site"}).status == 403
+        assert server.explain(digit_png, headers={"sec-fetch-site": "same-origin"}).status == 200
         for host in (
             "evil.example",
             "evil.example:80",
@@ -295,7 +301,7 @@ def test_two_models_with_the_same_name_are_refused(tmp_path):
         Models([str(tmp_path / parent / "mine") for parent in "ab"])
 
 
-def test_the_command_requires_the_token_and_stops_its_decoders(good):
+def test_the_command_requires_the_token_and_stops_its_decoders(digit_png):
     environment = {**os.environ, "FOVEAL_TOKEN": "a-token"}
     command = [sys.executable, "-m", "foveal", "serve", "mnist-focus", "--host", "0.0.0.0"]
     process = subprocess.Popen(

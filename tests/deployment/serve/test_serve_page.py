@@ -22,6 +22,7 @@ from studio_server import running_server
 require_chromium()
 
 SCREENSHOTS = Path(__file__).parents[3] / "report" / "studio"
+# The strokes of a 3: points (x, y) as fractions of the width and height of the pad.
 THREE = [(0.3, 0.25), (0.45, 0.17), (0.62, 0.22), (0.64, 0.36), (0.5, 0.46)]
 THREE += [(0.64, 0.54), (0.67, 0.7), (0.55, 0.82), (0.4, 0.83), (0.28, 0.74)]
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -46,7 +47,7 @@ def open_page(chromium, server):
     """Open the page in new windows; fail on errors, policy violations and external requests."""
     complaints, contexts = [], []
 
-    def call(**options):
+    def open_new(**options):
         context = chromium.new_context(**{**DESKTOP, **options})
         contexts.append(context)
         page = context.new_page()
@@ -63,7 +64,7 @@ def open_page(chromium, server):
         page.wait_for_selector(".keypoint")
         return page
 
-    yield call
+    yield open_new
     for context in contexts:
         context.close()
     assert complaints == []
@@ -78,22 +79,22 @@ def save_screenshot(page, name):
     page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
 
 
-def wait_for_result(page, act):
+def wait_for_result(page, action):
     """Perform an action and return the detail of the result that is shown after it."""
     page.evaluate(
         """() => { window.shown = new Promise((resolve) => document.addEventListener(
         "foveal:shown", (event) => resolve(event.detail), { once: true })) }"""
     )
-    act()
+    action()
     return page.evaluate("window.shown")
 
 
 def draw(page, points=THREE):
     box = page.locator("#pad").bounding_box()
-    corners = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
-    page.mouse.move(*corners[0])
+    points_px = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+    page.mouse.move(*points_px[0])
     page.mouse.down()
-    for x, y in corners[1:]:
+    for x, y in points_px[1:]:
         page.mouse.move(x, y, steps=4)
     page.mouse.up()
 
@@ -110,7 +111,7 @@ def prediction(page, panel=0):
 
 def keypoint_labels(page):
     return page.locator(".panel >> nth=0 >> .keypoint").evaluate_all(
-        "(all) => all.map((element) => element.getAttribute('aria-label'))"
+        "(elements) => elements.map((element) => element.getAttribute('aria-label'))"
     )
 
 
@@ -137,7 +138,7 @@ def test_a_drawing_is_scaled_and_centred_like_mnist(open_page):
     wait_until_idle(page)
     assert prediction(page) == "3"
     href = page.locator(".shown-image image").get_attribute("href")
-    pixels = page.evaluate(PIXELS, href)
+    pixels = page.evaluate(READ_PIXELS, href)
     ink = np.array(pixels).reshape(28, 28)
     rows, columns = np.nonzero(ink > 30)
     assert max(np.ptp(rows), np.ptp(columns)) + 1 in (19, 20, 21, 22)
@@ -146,10 +147,14 @@ def test_a_drawing_is_scaled_and_centred_like_mnist(open_page):
     assert np.allclose(centre, 13.5, atol=0.8)
     wait_for_result(page, lambda: page.uncheck("#centre"))
     wait_until_idle(page)
-    assert page.evaluate(PIXELS, page.locator(".shown-image image").get_attribute("href")) != pixels
+    assert (
+        page.evaluate(READ_PIXELS, page.locator(".shown-image image").get_attribute("href"))
+        != pixels
+    )
 
 
-PIXELS = """async (href) => { const image = new Image(); image.src = href; await image.decode();
+READ_PIXELS = """async (href) => {
+    const image = new Image(); image.src = href; await image.decode();
     const canvas = document.createElement("canvas"); canvas.width = canvas.height = 28;
     const context = canvas.getContext("2d"); context.drawImage(image, 0, 0);
     const { data } = context.getImageData(0, 0, 28, 28);
@@ -285,8 +290,8 @@ def test_the_camera_takes_a_picture(chromium, server):
 def test_dragging_a_keypoint_updates_the_prediction_and_can_be_undone(open_page):
     page = open_page()
     before, confidence = keypoint_labels(page), page.locator(".confidence").inner_text()
-    frame = page.locator(".keypoint >> nth=0 >> .hit").bounding_box()
-    x, y = frame["x"] + frame["width"] / 2, frame["y"] + frame["height"] / 2
+    box = page.locator(".keypoint >> nth=0 >> .hit").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
     wait_for_result(page, lambda: page.mouse.move(x - 90, y + 120, steps=6))
@@ -309,7 +314,7 @@ def test_the_page_opens_with_the_first_model_of_the_command(chromium):
         page.wait_for_selector("[data-ready]")
         page.click("#compare")
         selected = page.locator(".panel select.model").evaluate_all(
-            "(all) => all.map((one) => one.value)"
+            "(selects) => selects.map((select) => select.value)"
         )
         page.close()
     assert selected == ["mnist-cnn", "cifar10-focus"]
@@ -320,7 +325,9 @@ def test_two_models_are_shown_side_by_side(open_page):
     page.click("#compare")
     page.wait_for_selector(".panel >> nth=1 >> .parts figure")
     wait_until_idle(page)
-    models = page.locator(".model").evaluate_all("(all) => all.map((one) => one.value)")
+    models = page.locator(".model").evaluate_all(
+        "(selects) => selects.map((select) => select.value)"
+    )
     assert models == ["mnist-focus", "mnist-attention"]
     boxes = [page.locator(".panel").nth(i).bounding_box() for i in (0, 1)]
     assert boxes[0]["y"] == boxes[1]["y"]
@@ -341,9 +348,11 @@ def test_evidence_only_and_everything_else_are_classified_separately(open_page, 
     assert captions[0].startswith("Evidence only")
     assert captions[1].startswith("Everything but the evidence")
     assert all("→" in caption for caption in captions)
-    only, without = page.locator(".evidence img").evaluate_all("(all) => all.map((i) => i.src)")
-    whole = page.evaluate(PIXELS, page.locator(".shown-image image").get_attribute("href"))
-    pixels = [np.array(page.evaluate(PIXELS, source)) for source in (only, without)]
+    only, without = page.locator(".evidence img").evaluate_all(
+        "(images) => images.map((image) => image.src)"
+    )
+    whole = page.evaluate(READ_PIXELS, page.locator(".shown-image image").get_attribute("href"))
+    pixels = [np.array(page.evaluate(READ_PIXELS, source)) for source in (only, without)]
     grey = round(255 * float(zoo.load("mnist-focus").mean))
     assert ((pixels[0] == np.array(whole)) | (pixels[0] == grey)).all()
     assert ((pixels[0] == grey) | (pixels[1] == grey)).all()
@@ -395,11 +404,11 @@ def test_the_page_fits_a_phone_without_horizontal_scrolling(open_page):
     page.click("#compare")
     page.wait_for_selector(".panel >> nth=1 >> .parts figure")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    small = page.locator("button:visible, select:visible").evaluate_all(
-        "(all) => all.filter((one) => !one.closest('#glance, .fraction') && "
-        "one.getBoundingClientRect().height < 36).length"
+    small_controls = page.locator("button:visible, select:visible").evaluate_all(
+        "(controls) => controls.filter((control) => !control.closest('#glance, .fraction') && "
+        "control.getBoundingClientRect().height < 36).length"
     )
-    assert small == 0  # every control is large enough for touch
+    assert small_controls == 0  # every control is large enough for touch
     save_screenshot(page, "phone-two")
 
 
@@ -467,9 +476,10 @@ def tab_to(page, selector, back=False):
 def test_keypoints_differ_by_number_and_shape_not_only_by_colour(open_page):
     page = open_page()
     shapes = page.locator(".keypoint").evaluate_all(
-        """(all) => all.map((one) => [one.querySelector("g > :first-child").tagName,
-        one.querySelector("polygon")?.points.length ?? 0,
-        one.querySelector("rect:nth-of-type(3)")?.getAttribute("stroke-dasharray")].join())"""
+        """(keypoints) => keypoints.map((keypoint) => [
+        keypoint.querySelector("g > :first-child").tagName,
+        keypoint.querySelector("polygon")?.points.length ?? 0,
+        keypoint.querySelector("rect:nth-of-type(3)")?.getAttribute("stroke-dasharray")].join())"""
     )
     assert len(set(shapes)) == len(shapes) == 3
 

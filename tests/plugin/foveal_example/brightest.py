@@ -21,7 +21,7 @@ class Brightest(Detector):
     def forward(self, view: View) -> Located:
         """Return the brightest pixels, for a view of B images."""
         grey = view.whole().mean(dim=1).flatten(1)  # (B, H * W)
-        index = grey.topk(self.keypoints, dim=1).indices  # (B, K)
+        indices = grey.topk(self.keypoints, dim=1).indices  # (B, K)
         width = view.size[1]
-        xy_px = torch.stack([index % width, index // width], dim=-1).to(grey.dtype)
+        xy_px = torch.stack([indices % width, indices // width], dim=-1).to(grey.dtype)
         return Located(from_px(xy_px, view.size))

@@ -1,4 +1,4 @@
-"""Reproducibly generated benchmarks: images whose informative pixels are known."""
+"""Generated benchmarks: reproducible images, of which it is known which pixels are informative."""
 
 from foveal.datasets.generated.cluttered import load_cluttered_mnist
 from foveal.datasets.generated.megapixel import SparseImages, megapixel_mnist

@@ -1,4 +1,4 @@
-"""Cluttered translated MNIST: a digit at a random position among pieces of other digits."""
+"""Cluttered MNIST: images of a digit at a random position among pieces of other digits."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +11,18 @@ from foveal.datasets.images import ImageSet
 from foveal.datasets.mnist import load_mnist
 from foveal.datasets.splits import SPLITS
 
-PIECE = 8  # side of a piece in pixels
+PIECE = 8  # side in pixels of a piece of another digit
 
 
 def load_cluttered_mnist(split: str, data_dir: Path, side: int, pieces: int) -> ImageSet:
-    """Return MNIST translated and cluttered, one image per digit of the split, in its order.
+    """Return an image for each digit of a split of MNIST, in the same order.
 
-    After Mnih et al. 2014, "Recurrent models of visual attention" (arXiv:1406.6247), section 4.1.
-    Each digit is at a random position in a black image, and so are 8 x 8 pieces of other digits of
-    the same split; where they overlap, the brighter pixel is used. The masks are the bounding
-    boxes of the digits' ink. All positions are determined by the split.
+    Each image contains the digit at a random position on black, and pieces of 8 x 8 pixels of other
+    digits of the split at random positions. Where they overlap, the brighter pixel is used. The
+    masks show the bounding boxes of the digits. A split always has the same images.
+
+    They follow Mnih et al. 2014, "Recurrent models of visual attention" (arXiv:1406.6247), section
+    4.1.
 
     Args:
         split: `train`, `val` or `test`.
@@ -29,7 +31,8 @@ def load_cluttered_mnist(split: str, data_dir: Path, side: int, pieces: int) -> 
         pieces: number of pieces per image; in the paper 4 or 8.
     """
     digits = load_mnist(split, data_dir)
-    count, tiles = len(digits), digits.images[:, 0]  # (N, 28, 28)
+    count = len(digits)
+    tiles = digits.images[:, 0]  # (N, 28, 28)
     generator = torch.Generator().manual_seed(SPLITS.index(split))
     position = square(random_corners(count, tiles.shape[-1], side, generator), tiles.shape[-1])
     images = torch.zeros(count, side, side, dtype=torch.uint8)
@@ -46,8 +49,9 @@ def load_cluttered_mnist(split: str, data_dir: Path, side: int, pieces: int) -> 
 
 def _boxes(tiles: Tensor) -> Tensor:
     """Return uint8 masks (N, H, W), 255 in the bounding box of the pixels that are not black."""
-    ink = tiles > 0
-    rows, columns = _span(ink.any(dim=2)), _span(ink.any(dim=1))  # (N, H), (N, W)
+    is_lit = tiles > 0
+    rows = _span(is_lit.any(dim=2))  # (N, H)
+    columns = _span(is_lit.any(dim=1))  # (N, W)
     return (rows[:, :, None] & columns[:, None, :]).to(torch.uint8) * 255
 
 

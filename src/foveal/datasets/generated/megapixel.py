@@ -1,4 +1,9 @@
-"""Megapixel MNIST: five digits and many strokes in a large image, stored as sparse pixels."""
+"""Megapixel MNIST: large images of five digits and many strokes.
+
+A stroke is a distractor of the size of a digit: two crossed lines. Only the pixels that are not
+black, which are called lit, are stored. A tile is the square of 28 x 28 pixels with one digit or
+stroke.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +18,17 @@ from foveal.datasets.mnist import load_mnist
 from foveal.datasets.splits import SPLITS
 from foveal.foundation.errors import UserError, unknown_name
 
-IMAGES = {"train": 5_000, "val": 500, "test": 1_000}
+IMAGES = {"train": 5_000, "val": 500, "test": 1_000}  # images per split
 DIGITS = 5  # per image
 MAJORITY = 3  # digits of one class per image
-STROKES = 50  # per image, and number of different strokes
+STROKES = 50  # strokes per image, and number of different strokes
 SIDE = 1500  # default side of an image in pixels
 TILE = 28  # side of a digit or a stroke in pixels
-MIN_SIDE_PX = 4 * TILE  # minimum side of an image, so that five digits fit within a few attempts
-TRIES = 1000  # attempts to arrange the digits of an image before starting again
+# Minimum side of an image: in smaller ones it would take many attempts to arrange five digits.
+MIN_SIDE_PX = 4 * TILE
+# Positions that are drawn before the arrangement of an image's digits is started again.
+TRIES = 1000
+MIN_BRIGHTNESS = 204  # of the pixels of strokes; the maximum is 255
 TASKS = ("majority", "max", "topmost", "multi-label")
 
 
@@ -32,12 +40,14 @@ class SparseImages:
 
     Attributes:
         size: height and width of each image in pixels.
-        positions: (P,) index of each pixel in its image, row by row, image after image.
-        values: (P,) uint8.
-        starts: (N + 1,) offset of the first pixel of each image in `positions`, and the total P.
+        positions: (P,) positions of the lit pixels of all images, image after image: the index of
+            the pixel in its image, counted row by row.
+        values: (P,) uint8 values of these pixels.
+        starts: (N + 1,) index in `positions` of the first pixel of each image, and the total P.
         boxes: (N, D, 4) boxes of the digits: x and y of the first pixel, and of one past the last.
         digits: (N, D) classes of the digits.
-        labels: for each of `TASKS` a class (N,), or for `multi-label` booleans (N, 10).
+        labels: labels by task, for each of `TASKS`: classes (N,), but booleans (N, 10) for
+            `multi-label`.
     """
 
     size: tuple[int, int]
@@ -52,30 +62,34 @@ class SparseImages:
         return len(self.digits)
 
     def thumbnails(self, numbers: Tensor, shrink: int) -> Tensor:
-        """Return thumbnails of the images at given indices: see `LargeImages`."""
+        """Return the images at indices (B,), shrunk as `LargeImages.thumbnails` describes."""
         height, width = (side // shrink for side in self.size)
-        owner, rows, columns, values = self._pixels(numbers)
+        image_indices, rows, columns, values = self._pixels(numbers)
         rows, columns = rows // shrink, columns // shrink
         inside = (rows < height) & (columns < width)
-        cells = ((owner * height + rows) * width + columns)[inside]
+        mean_indices = ((image_indices * height + rows) * width + columns)[inside]
         means = torch.zeros(len(numbers) * height * width)
-        means.index_add_(0, cells, values[inside] / (255 * shrink**2))
+        means.index_add_(0, mean_indices, values[inside] / (255 * shrink**2))
         return means.reshape(len(numbers), 1, height, width)
 
     def crops(self, numbers: Tensor, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
-        """Return crops of the images at given indices: see `LargeImages`."""
-        owner, rows, columns, values = self._pixels(numbers)
-        squares, cells = corners_px.shape[1], side // shrink
-        left, top = corners_px[owner].int().unbind(-1)  # (P, K)
+        """Return squares of the images at indices (B,), as `LargeImages.crops` describes."""
+        image_indices, rows, columns, values = self._pixels(numbers)
+        square_count = corners_px.shape[1]  # per image
+        samples = side // shrink  # per side of a square
+        left, top = corners_px[image_indices].int().unbind(-1)  # (P, K)
+        # The row and the column of each pixel in each square of its image.
         down = rows.int()[:, None] - top
         across = columns.int()[:, None] - left
         inside = (down >= 0) & (down < side) & (across >= 0) & (across < side)
         pixel, square = inside.nonzero().unbind(-1)
         row, column = down[inside] // shrink, across[inside] // shrink
-        index = ((owner[pixel] * squares + square) * cells + row) * cells + column
-        means = torch.zeros(len(numbers) * squares * cells * cells)
-        means.index_add_(0, index, values[pixel] / (255 * shrink**2))
-        return means.reshape(len(numbers), squares, 1, cells, cells)
+        mean_indices = (
+            (image_indices[pixel] * square_count + square) * samples + row
+        ) * samples + column
+        means = torch.zeros(len(numbers) * square_count * samples * samples)
+        means.index_add_(0, mean_indices, values[pixel] / (255 * shrink**2))
+        return means.reshape(len(numbers), square_count, 1, samples, samples)
 
     def whole(self, number: int) -> Tensor:
         """Return one image (1, H, W) including its black pixels, uint8."""
@@ -85,14 +99,19 @@ class SparseImages:
         return image.reshape(1, *self.size)
 
     def _pixels(self, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the image (0 to B - 1), row, column and value of each lit pixel of B images."""
-        first, last = self.starts[numbers], self.starts[numbers + 1]
-        counts = last - first
-        owner = torch.arange(len(numbers)).repeat_interleave(counts)
+        """Return the lit pixels of the images at indices (B,).
+
+        Returns:
+            For each of P pixels: its image as an index into `numbers`, row, column and value.
+        """
+        first, end = self.starts[numbers], self.starts[numbers + 1]
+        counts = end - first
+        image_indices = torch.arange(len(numbers)).repeat_interleave(counts)
         preceding = counts.cumsum(0) - counts
-        indices = torch.arange(int(counts.sum())) + (first - preceding)[owner]
+        indices = torch.arange(int(counts.sum())) + (first - preceding)[image_indices]
         positions = self.positions[indices].long()
-        return owner, positions // self.size[1], positions % self.size[1], self.values[indices]
+        rows, columns = positions // self.size[1], positions % self.size[1]
+        return image_indices, rows, columns, self.values[indices]
 
 
 def megapixel_mnist(
@@ -102,18 +121,19 @@ def megapixel_mnist(
     strokes: int = STROKES,
     data_dir: str | Path | None = None,
 ) -> SparseImages:
-    """Return large images with five digits, three of one class, and strokes that look like digits.
+    """Return large images with five digits, three of them of one class, and many strokes.
 
-    After Katharopoulos & Fleuret 2019, "Processing megapixel images with deep attention-sampling
-    models" (arXiv:1905.03711), section 4.1, with the four tasks of Bergner et al. 2023, "Iterative
-    patch selection" (arXiv:2210.13007): the class of the majority, the maximum digit, the topmost
-    digit, and the set of digits. Digits never overlap each other; a digit hides the strokes below.
+    They follow Katharopoulos & Fleuret 2019, "Processing megapixel images with deep
+    attention-sampling models" (arXiv:1905.03711), section 4.1. The four tasks are those of Bergner
+    et al. 2023, "Iterative patch selection" (arXiv:2210.13007): the class of the majority, the
+    maximum digit, the topmost digit, and the set of digits. Digits never overlap each other; a
+    digit hides the strokes below its tile.
 
     Args:
         split: `train`, `val` or `test`; digits come from the same split of MNIST.
         side: side of the images in pixels.
-        images: number of images, the first of the split; 5,000, 500 or 1,000 if not given.
-        strokes: number of strokes per image; a stroke consists of two crossed lines.
+        images: number of images, the first of the split; `IMAGES` if not given.
+        strokes: number of strokes per image.
         data_dir: folder that contains MNIST; FOVEAL_DATA or ~/.cache/foveal if not given.
 
     Raises:
@@ -134,7 +154,7 @@ def megapixel_mnist(
 
 
 def _generate(source: ImageSet, count: int, side: int, strokes: int) -> SparseImages:
-    """Return `count` images made from the digits of a split of MNIST."""
+    """Return `count` images made from `source`, a split of MNIST."""
     by_class = [(source.labels == label).nonzero()[:, 0] for label in range(10)]
     stroke_tiles = _stroke_tiles(torch.Generator().manual_seed(len(SPLITS)))
     layouts = [
@@ -143,13 +163,13 @@ def _generate(source: ImageSet, count: int, side: int, strokes: int) -> SparseIm
         )
         for index in range(count)
     ]
-    digit_indices, corners, marks, mark_corners = (
+    digit_indices, corners, stroke_indices, stroke_corners = (
         torch.stack(parts) for parts in zip(*layouts, strict=True)
     )
     pixels = [
         _lit_pixels(
-            stroke_tiles[marks[n]],
-            mark_corners[n],
+            stroke_tiles[stroke_indices[n]],
+            stroke_corners[n],
             source.images[digit_indices[n], 0],
             corners[n],
             side,
@@ -169,32 +189,46 @@ def _generate(source: ImageSet, count: int, side: int, strokes: int) -> SparseIm
 
 
 def _seed(split: str, index: int) -> int:
+    """Return the seed of the image at an index, which differs from those of all other images."""
     return SPLITS.index(split) + len(SPLITS) * index
 
 
 def _draw_layout(
     generator: torch.Generator, by_class: Sequence[Tensor], side: int, strokes: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return indices and corners (x, y) of the digits of an image, then those of its strokes."""
+    """Draw the digits and strokes of one image, and their positions.
+
+    Args:
+        generator: source of random numbers.
+        by_class: indices of the MNIST images of each class.
+        side: side of the image in pixels.
+        strokes: number of strokes.
+
+    Returns:
+        Indices (D,) of MNIST images and corners (x, y) of their tiles (D, 2); then indices (S,) and
+        corners (S, 2) of the strokes.
+    """
     majority, *other_labels = torch.randint(
         10, (1 + DIGITS - MAJORITY,), generator=generator
     ).tolist()
-    other_labels = [(majority + 1 + offset % 9) % 10 for offset in other_labels]
+    # Any class except that of the majority.
+    other_labels = [(majority + 1 + draw % 9) % 10 for draw in other_labels]
     digit_indices = torch.cat(
         [_sample(by_class[label], 1, generator) for label in [majority] * MAJORITY + other_labels]
     )
     corners = _separate_corners(side, generator)
-    marks = torch.randint(STROKES, (strokes,), generator=generator)
-    mark_corners = torch.randint(side - TILE + 1, (strokes, 2), generator=generator)
-    return digit_indices, corners, marks, mark_corners
+    stroke_indices = torch.randint(STROKES, (strokes,), generator=generator)
+    stroke_corners = torch.randint(side - TILE + 1, (strokes, 2), generator=generator)
+    return digit_indices, corners, stroke_indices, stroke_corners
 
 
 def _sample(indices: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Return `count` random elements of `indices`, with replacement."""
     return indices[torch.randint(len(indices), (count,), generator=generator)]
 
 
 def _separate_corners(side: int, generator: torch.Generator) -> Tensor:
-    """Return the corners (DIGITS, 2) of tiles that do not overlap."""
+    """Return random corners (DIGITS, 2) of tiles that do not overlap."""
     corners: list[Tensor] = []
     tries = 0
     while len(corners) < DIGITS:
@@ -208,23 +242,27 @@ def _separate_corners(side: int, generator: torch.Generator) -> Tensor:
 
 
 def _stroke_tiles(generator: torch.Generator) -> Tensor:
-    """Return uint8 tiles (STROKES, TILE, TILE) of two lines each, 204 to 255 on the lines.
+    """Return uint8 tiles (STROKES, TILE, TILE) of two lines each, on black.
 
-    Each line starts in a corner, at an angle of up to 72 degrees to a side of the tile.
+    Each line starts in a corner of the tile, at an angle of up to 72 degrees to one of its sides.
     """
     first = _lines(torch.rand(STROKES, generator=generator) * torch.pi / 2.5)
     second = first[torch.randperm(STROKES, generator=generator)]
     for axis in (1, 2):
-        turned = torch.rand(STROKES, generator=generator) < 1 / 3
-        second = torch.where(turned[:, None, None], second.flip(axis), second)
-    shades = torch.randint(204, 256, first.shape, generator=generator)
+        is_flipped = torch.rand(STROKES, generator=generator) < 1 / 3
+        second = torch.where(is_flipped[:, None, None], second.flip(axis), second)
+    shades = torch.randint(MIN_BRIGHTNESS, 256, first.shape, generator=generator)
     return torch.where(first | second, shades, 0).to(torch.uint8)
 
 
 def _lines(angles: Tensor) -> Tensor:
-    """Return booleans (STROKES, TILE, TILE), True along lines from the first pixel."""
-    slopes = angles.tan()[:, None]
-    reach = TILE - 0.51
+    """Return booleans (STROKES, TILE, TILE), True along a line from the first pixel of each tile.
+
+    Args:
+        angles: (STROKES,) angles of the lines to the left side of the tile, in radians.
+    """
+    slopes = angles.tan()[:, None]  # columns per row
+    reach = TILE - 0.51  # end of a line, which is rounded to the last pixel
     rows = torch.linspace(0, 1, 2 * TILE) * (reach / slopes).clamp(max=reach)
     columns = (rows * slopes).round().long()
     lit = torch.zeros(STROKES, TILE, TILE, dtype=torch.bool)
@@ -233,19 +271,19 @@ def _lines(angles: Tensor) -> Tensor:
 
 
 def _lit_pixels(
-    strokes: Tensor, stroke_corners: Tensor, digits: Tensor, corners: Tensor, side: int
+    stroke_tiles: Tensor, stroke_corners: Tensor, digit_tiles: Tensor, corners: Tensor, side: int
 ) -> tuple[Tensor, Tensor]:
     """Return the indices and the values of the lit pixels of an image.
 
     Where strokes cross, the brighter pixel is visible; a digit hides everything below its tile.
     """
-    lit = strokes > 0
-    stroke_indices = _pixel_indices(stroke_corners, side)[lit]
-    digit_indices = _pixel_indices(corners, side).flatten()
-    pixels, inverse = torch.cat([stroke_indices, digit_indices]).unique(return_inverse=True)
+    lit = stroke_tiles > 0
+    stroke_pixels = _pixel_indices(stroke_corners, side)[lit]
+    digit_pixels = _pixel_indices(corners, side).flatten()
+    pixels, inverse = torch.cat([stroke_pixels, digit_pixels]).unique(return_inverse=True)
     values = torch.zeros(len(pixels), dtype=torch.uint8)
-    values.scatter_reduce_(0, inverse[: len(stroke_indices)], strokes[lit], "amax")
-    values[inverse[len(stroke_indices) :]] = digits.flatten()
+    values.scatter_reduce_(0, inverse[: len(stroke_pixels)], stroke_tiles[lit], "amax")
+    values[inverse[len(stroke_pixels) :]] = digit_tiles.flatten()
     visible = values > 0
     return pixels[visible].int(), values[visible]
 

@@ -13,7 +13,7 @@ QUADRANTS = 4
 
 @dataclass(frozen=True)
 class Mosaics:
-    """Mosaics of 2 x 2 images.
+    """Images that each consist of 2 x 2 images of different classes.
 
     Attributes:
         images: (N, C, 2H, 2W) uint8.
@@ -27,7 +27,9 @@ class Mosaics:
         return len(self.classes)
 
     def quadrant_of(self, classes: Tensor) -> Tensor:
-        """Return masks (N, 2H, 2W) of the quadrant of a given class; all False if there is none.
+        """Return boolean masks (N, 2H, 2W) of the quadrant that shows a given class.
+
+        The mask of a mosaic that does not show its class is False everywhere.
 
         Args:
             classes: (N,) class indices, one per mosaic.
@@ -47,12 +49,12 @@ class Mosaics:
 def mosaics(images: ImageSet, count: int, seed: int = 0) -> Mosaics:
     """Return random mosaics of four images of four different classes.
 
-    They serve the grid pointing game (Zhang et al. 2018, "Top-down neural attention by excitation
-    backprop"; Böhle et al. 2021, "Convolutional dynamic alignment networks for interpretable
-    classifications", arXiv:2104.00032), which measures how much of a class's heat is in the
-    quadrant of its image. Böhle et al. use the images that the model classifies most
-    confidently: pass such a `subset` to do the same. All classes are equally likely, regardless of
-    how many images they have.
+    They are used in the grid pointing game (Zhang et al. 2018, "Top-down neural attention by
+    excitation backprop"; Böhle et al. 2021, "Convolutional dynamic alignment networks for
+    interpretable classifications", arXiv:2104.00032). It measures what fraction of the heat map of
+    a class is in the quadrant that shows this class. Böhle et al. use the images that the model
+    classifies most confidently: pass such a `subset` to do the same. All classes are equally
+    likely, regardless of how many images they have.
 
     Args:
         images: images of four or more classes.
@@ -71,18 +73,22 @@ def mosaics(images: ImageSet, count: int, seed: int = 0) -> Mosaics:
     if count < 1:
         raise UserError(f"Expected count to be at least 1, but got {count}.")
     generator = torch.Generator().manual_seed(seed)
-    chosen = _distinct(count, len(classes), generator)  # (N, 4)
-    draws = torch.randint(1 << 24, chosen.shape, generator=generator)
+    quadrants = _distinct(count, len(classes), generator)  # (N, 4) indices into `classes`
+    # Integers far above the size of a class, so that their remainders are nearly uniform.
+    draws = torch.randint(1 << 24, quadrants.shape, generator=generator)
     by_class = images.labels.argsort(stable=True)
     first = sizes.cumsum(dim=0) - sizes
-    picked = by_class[first[chosen] + draws % sizes[chosen]]  # (N, 4)
-    tiles = images.images[picked].unflatten(1, (2, 2))  # (N, 2, 2, C, H, W)
+    image_indices = by_class[first[quadrants] + draws % sizes[quadrants]]  # (N, 4)
+    tiles = images.images[image_indices].unflatten(1, (2, 2))  # (N, 2, 2, C, H, W)
     rows = tiles.permute(0, 3, 1, 4, 2, 5)  # (N, C, 2, H, 2, W)
-    return Mosaics(rows.flatten(4, 5).flatten(2, 3), classes[chosen])
+    return Mosaics(rows.flatten(4, 5).flatten(2, 3), classes[quadrants])
 
 
 def _distinct(count: int, classes: int, generator: torch.Generator) -> Tensor:
-    """Return rows (count, 4) of four distinct integers below `classes`, by partial shuffles."""
+    """Return rows (count, 4) of four distinct random integers from 0 to `classes` - 1.
+
+    Each row consists of the first integers of a Fisher-Yates shuffle.
+    """
     order = torch.arange(classes).repeat(count, 1)
     rows = torch.arange(count)
     for position in range(QUADRANTS):

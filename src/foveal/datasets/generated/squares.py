@@ -5,11 +5,14 @@ from torch import Tensor
 
 
 def square(corners_px: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return index tensors of a square (N, side, side) in each of N images (N, H, W).
+    """Return an index of a square of pixels in each of N images.
 
     Args:
         corners_px: (N, 2) integers (x, y), the upper left pixel of each square.
         side: side of the squares in pixels.
+
+    Returns:
+        Tensors that index images (N, H, W) and select pixels (N, side, side).
     """
     steps = torch.arange(side)
     columns, rows = (corners_px[..., None] + steps).unbind(1)  # (N, side) each
@@ -17,5 +20,5 @@ def square(corners_px: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def random_corners(count: int, side: int, image_side: int, generator: torch.Generator) -> Tensor:
-    """Return random corners (count, 2) of squares with a given side in larger square images."""
+    """Return the corners (count, 2) of squares at random positions inside square images."""
     return torch.randint(image_side - side + 1, (count, 2), generator=generator)

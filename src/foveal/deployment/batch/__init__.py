@@ -1,4 +1,7 @@
-"""Batch prediction of any number of images into Parquet, on one machine or a Ray cluster."""
+"""Batch prediction: predictions for any number of images, written to Parquet files.
+
+It runs on one machine or on a Ray cluster.
+"""
 
 from foveal.foundation.errors import extra
 

@@ -1,7 +1,9 @@
-"""The Ray engine: Ray Data distributes the shards to actors that hold the model.
+"""The Ray engine: prediction on a Ray cluster.
 
-On CPUs an actor also reads and decodes its shard, and pixels never leave its process. For GPUs,
-separate readers decode on all CPUs, and pixels go through the object store.
+Ray Data distributes the shards (groups of consecutive images) to actors, which are processes that
+hold the model. On CPUs an actor also reads and decodes its shard, and pixels never leave its
+process. For GPUs, separate processes, the readers, decode on all CPUs, and pixels pass through
+Ray's object store.
 """
 
 import logging
@@ -42,10 +44,10 @@ _READER_THREADS = 4  # per reader; they mostly wait for a disk or an object stor
 _BATCHES_AHEAD = 2  # batches decoded while one is predicted
 _QUIET_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the new default, about which Ray would warn
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's future default; it warns if this is unset
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
-_CONNECT_SECONDS = 10  # timeout for connecting to a cluster
+_CONNECT_SECONDS = 10  # timeout of the test whether a cluster can be reached
 
 
 @contextmanager
@@ -53,11 +55,11 @@ def cluster_connection(address: str | None = None) -> Iterator[None]:
     """Connect to a Ray cluster while the block runs.
 
     Args:
-        address: address of the cluster, `auto` or `HOST:PORT`. Default: that in RAY_ADDRESS, or
+        address: address of the cluster, `auto` or `HOST:PORT`. Default: RAY_ADDRESS if set,
             else a local cluster.
 
     Raises:
-        UserError: Ray is not installed, there is no such cluster, or it fails.
+        UserError: Ray is not installed, the cluster cannot be reached, or it fails.
     """
     try:
         import ray
@@ -68,7 +70,7 @@ def cluster_connection(address: str | None = None) -> Iterator[None]:
     if owns_connection:
         _connect(address)
     try:
-        with terminable():  # Ray has installed its own handler
+        with terminable():  # replaces the handler of SIGTERM that Ray has installed
             yield
     except ray.exceptions.RayError as error:
         reason = " ".join(str(error).split())[:200]
@@ -89,12 +91,12 @@ def _connect(address: str | None) -> None:
     address = address or os.environ.get("RAY_ADDRESS")
     if address and ":" in address and "://" not in address:
         _check_reachable(address)
-    start = partial(ray.init, log_to_driver=False, logging_level=logging.ERROR)
+    init = partial(ray.init, log_to_driver=False, logging_level=logging.ERROR)
     try:
         if address:
-            start(address=address)
+            init(address=address)
         else:
-            start(address="local", include_dashboard=False)
+            init(address="local", include_dashboard=False)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"Cannot reach the Ray cluster {address or ''}: {reason}") from None
@@ -117,8 +119,8 @@ def predict_on_ray(
 ) -> Iterator[Batch]:
     """Yield the predicted batches of shards, in order of completion.
 
-    Ray restarts failed readers and actors on the remaining nodes, and recomputes what a failed node
-    held. Batches that have reached this process are safe.
+    Ray restarts readers and actors that fail, and if a node fails, recomputes its data on the
+    remaining nodes. Batches that have been yielded are not lost.
 
     Args:
         network: in evaluation mode, on the CPU; each actor gets a copy of it.
@@ -180,7 +182,7 @@ def _resources(job: Job) -> tuple[str, int, int]:
 
 
 def _shard_row(job: Job, shard: int) -> pa.Table:
-    """Return a table of one row, which Ray cannot split."""
+    """Return the listing of a shard as a table of one row, because Ray may separate rows."""
     items = job.listing.items(shard)
     return pa.table(
         {
@@ -191,11 +193,11 @@ def _shard_row(job: Job, shard: int) -> pa.Table:
     )
 
 
-_NumberedBatch = tuple[int, int, Decoded]  # index of the shard, index of the batch, the batch
+_NumberedBatch = tuple[int, int, Decoded]  # index of the shard, of the batch in it, the batch
 
 
 def _read(table: pa.Table, shape: Shape, batch_size: int) -> Iterator[_NumberedBatch]:
-    """Read and decode shards, a few batches ahead of the model."""
+    """Read and decode the shards in a table of `_shard_row`, a few batches ahead of the model."""
     for row in table.to_pylist():
         items = [
             Item(os.fsdecode(path), index)
@@ -215,7 +217,7 @@ def _read(table: pa.Table, shape: Shape, batch_size: int) -> Iterator[_NumberedB
 def _read_separately(
     data: "Dataset", read: Callable[[pa.Table], Iterator[_NumberedBatch]], cpus: int
 ) -> "Dataset":
-    """Return a dataset of batches that separate readers decode."""
+    """Return a dataset of batches, decoded by separate readers."""
     return data.map_batches(
         partial(_read_packed, read=read),
         batch_size=1,
@@ -228,12 +230,13 @@ def _read_separately(
 def _read_packed(
     table: pa.Table, read: Callable[[pa.Table], Iterator[_NumberedBatch]]
 ) -> Iterator[pa.Table]:
-    """Read shards into tables of one row per batch, which Ray cannot split."""
+    """Yield each decoded batch of shards as a table of one row, because Ray may separate rows."""
     for batch in read(table):
         yield _pack(*batch)
 
 
 def _pack(shard: int, index: int, decoded: Decoded) -> pa.Table:
+    """Return a decoded batch as a table of one row, which `_unpack` reads."""
     pixels = [image.numpy().reshape(-1) for image in decoded.images if image is not None]
     shapes = [() if image is None else tuple(image.shape) for image in decoded.images]
     data = pa.py_buffer(np.concatenate(pixels) if pixels else b"")
@@ -254,14 +257,14 @@ def _pack(shard: int, index: int, decoded: Decoded) -> pa.Table:
 
 
 def _unpack(table: pa.Table) -> Iterator[_NumberedBatch]:
-    """Yield the batch in a row from `_pack`; its images are views of the row."""
+    """Yield the batch in a table from `_pack`; its images are views of the table's memory."""
     (row,) = table.drop_columns("pixels").to_pylist()
-    flat = np.frombuffer(table.column("pixels")[0].as_buffer(), np.uint8)
+    all_pixels = np.frombuffer(table.column("pixels")[0].as_buffer(), np.uint8)
     images: list[torch.Tensor | None] = []
     offset = 0
     for shape in row["shapes"]:
         size = int(np.prod(shape)) if shape else 0
-        pixels = flat[offset : offset + size].reshape(shape) if shape else None
+        pixels = all_pixels[offset : offset + size].reshape(shape) if shape else None
         images.append(None if pixels is None else torch.from_numpy(pixels))
         offset += size
     fields = {name: tuple(row[name]) for name in ("errors", "resized", "notes")}
@@ -270,13 +273,13 @@ def _unpack(table: pa.Table) -> Iterator[_NumberedBatch]:
 
 
 class _Predictor:
-    """An actor's model, built once.
+    """The model of an actor, which is built once and then predicts all batches of the actor.
 
     Args:
         settings: settings of the model for `build_model`.
         weights: weights by name, or a reference to them.
-        to_batches: converts the actor's input tables to batches.
-        model: name of the model.
+        to_batches: converts an input table to batches: `_read` or `_unpack`.
+        model: name of the model, for the rows.
         device: `cpu` or `cuda`.
         draws: whether to draw explanations.
     """
@@ -296,13 +299,16 @@ class _Predictor:
         keep_freed_memory()
         arrays = ray.get(weights) if isinstance(weights, ray.ObjectRef) else weights
         network = as_classifier(build_model(settings), "The model is not a classifier.")
-        network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in arrays.items()})
+        network.load_state_dict(
+            {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+        )
         self.network = network.eval().to(device)
         self.to_batches = to_batches
         self.model = model
         self.draw = draw if draws else None
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        """Yield the predictions for each batch as a table of one row, which `_to_batch` reads."""
         with one_thread_each(), warnings.catch_warnings():
             # Views of the object store are read-only, and the model does not write to them.
             warnings.filterwarnings("ignore", message=".*not writable.*")

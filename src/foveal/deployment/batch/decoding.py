@@ -1,4 +1,4 @@
-"""Decoding of images for a model in batches; unreadable images keep their position."""
+"""Decoding of images in batches, in which an unreadable image keeps its position."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -17,14 +17,14 @@ from foveal.images.sizing import Sizing
 from foveal.images.sources import Item, sources_of
 
 _SMALL_BYTES = 4_096  # smaller files are decoded faster by one thread than by two
-_SAMPLE_FILES = 32  # number of files whose median size stands for all
+_SAMPLE_FILES = 32  # files from which the median size of all files is estimated
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Shape of the images that a model expects: size in pixels, or None for any, and channels."""
+    """Shape of the images that a model expects."""
 
-    size: Sizing | None
+    size: Sizing | None  # size in pixels; None if the model accepts any size
     channels: int
 
 
@@ -33,12 +33,13 @@ class Decoded:
     """One batch of N decoded images.
 
     Attributes:
-        paths: paths of the images.
-        images: (C, H, W), uint8. An image that could not be read is black if the size is known,
-            else None, so that it does not affect how the others are batched.
-        errors: reasons why images could not be read, or empty.
-        resized: whether images were resized.
-        notes: notes on how images were read, or empty.
+        paths: path of each image.
+        images: (C, H, W), uint8. An image that could not be read is replaced by a black one of the
+            model's size, so that the batch has one shape, or by None if the model accepts different
+            sizes.
+        errors: for each image, why it could not be read, or an empty string.
+        resized: for each image, whether it was resized.
+        notes: for each image, a note on how it was read, or an empty string.
     """
 
     paths: tuple[str, ...]
@@ -59,11 +60,11 @@ class Decoding:
     shape: Shape
 
     def result(self) -> Decoded:
-        """Return the whole batch."""
+        """Wait for the threads, and return the decoded batch."""
         return Decoded(self.batch.names, *zip(*map(self._row, self.batch), strict=True))
 
     def _row(self, outcome: threads.Result) -> tuple[Tensor | None, str, bool, str]:
-        """Return the image, the error, whether it was resized, and the note."""
+        """Return an image, its error, whether it was resized, and its note."""
         size = self.shape.size
         if not isinstance(outcome, UserError):
             resized = size is not None and outcome.size != tuple(outcome.image.shape[-2:])
@@ -77,9 +78,10 @@ class Decoding:
 def reader_count(items: Sequence[Item], limit: int) -> int:
     """Return the number of threads that should read and decode images, at most `limit`.
 
-    Decoding a small file mostly holds Python's global lock: one thread decodes JPEGs of 32x32
-    pixels a quarter faster than two, and those of 128x128 a fifth slower. Remote images and rows
-    of Parquet files get all threads, as reading them may wait for a network.
+    Small files are decoded by one thread, because decoding them mostly holds Python's global lock:
+    one thread decodes JPEGs of 32x32 pixels a quarter faster than two threads, and those of 128x128
+    pixels a fifth slower. Remote images and rows of Parquet files are decoded by all threads,
+    because reading them may wait for a network.
 
     Args:
         items: images of one source, in order.
@@ -95,9 +97,10 @@ def reader_count(items: Sequence[Item], limit: int) -> int:
 def decode_ahead(
     items: Sequence[Item], batch_size: int, shape: Shape, pool: ThreadPoolExecutor
 ) -> Iterator[Decoding]:
-    """Yield the batches of a shard; each is submitted to the pool when the iterator reaches it.
+    """Yield the batches of a shard, which the threads of a pool decode.
 
-    Rows of Parquet files are read by the caller's thread, files by the threads of the pool.
+    A batch is submitted to the pool when the iterator reaches it. Rows of Parquet files are read by
+    the thread that iterates, files by the threads of the pool.
     """
     size, channels = shape.size, shape.channels
     for batch in threads.decode_ahead(sources_of(items), batch_size, size, channels, pool):

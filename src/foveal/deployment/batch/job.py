@@ -1,4 +1,8 @@
-"""Input and output of the engines: a job, and its predicted batches."""
+"""The interface of the engines: a prediction job, and the batches that an engine returns for it.
+
+An engine predicts the images of a job with a model. The engine `local` uses this machine, and the
+engine `ray` uses a Ray cluster.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,12 +16,12 @@ from foveal.models import ImageModel
 
 @dataclass(frozen=True)
 class Job:
-    """A listing to predict, with its settings.
+    """The images to predict, and the settings of the prediction.
 
     Attributes:
-        model: name of the model, for the rows.
+        model: name of the model, which is written into each row.
         shape: size and channels of the images that the model expects.
-        listing: the images.
+        listing: the images, divided into shards.
         batch_size: images per forward pass.
         explain: whether to draw each explanation.
         device: `cpu`, `cuda` or `auto`, which uses GPUs if there are any.
@@ -35,7 +39,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Batch:
-    """Predicted rows of batch `index` of a shard, and pictures by row index."""
+    """The predictions for one batch of a shard.
+
+    Attributes:
+        shard: index of the shard.
+        index: index of the batch in the shard.
+        rows: one row per image.
+        pictures: drawn explanations as PNGs, by the index of the row in `rows`.
+    """
 
     shard: int
     index: int
@@ -43,32 +54,38 @@ class Batch:
     pictures: Mapping[int, bytes] = field(default_factory=dict)
 
 
-# Runs a job on the shards with these indices, and yields their batches.
+# Predicts the images of a job in the shards with these indices, and yields the predicted batches.
 Engine = Callable[[ImageModel, Job, Iterable[int]], Iterator[Batch]]
 
 
-def batches_of(job: Job, shard: int) -> int:
-    """Return the number of batches of a shard."""
+def batch_count(job: Job, shard: int) -> int:
+    """Return the number of batches in a shard."""
     return -(-job.listing.counts[shard] // job.batch_size)
 
 
-def whole_shards(
+def assemble_shards(
     job: Job, batches: Iterable[Batch]
 ) -> Iterator[tuple[int, pa.Table, dict[int, bytes]]]:
-    """Yield index, rows and pictures of each shard as soon as it is complete.
+    """Yield each shard as soon as all its batches have arrived: its index, rows and pictures.
 
-    The batches may arrive in any order, and more than once.
+    Args:
+        job: the job that the batches belong to.
+        batches: batches of any shards in any order. If a batch of an incomplete shard arrives
+            twice, the later copy is used.
+
+    Yields:
+        Index of the shard, its rows in order, and its pictures by index of the row in the shard.
     """
     waiting: dict[int, dict[int, Batch]] = {}
     for batch in batches:
-        parts = waiting.setdefault(batch.shard, {})
-        parts[batch.index] = batch
-        if len(parts) == batches_of(job, batch.shard):
+        arrived = waiting.setdefault(batch.shard, {})
+        arrived[batch.index] = batch
+        if len(arrived) == batch_count(job, batch.shard):
             del waiting[batch.shard]
-            rows = pa.concat_tables([parts[index].rows for index in sorted(parts)])
+            rows = pa.concat_tables([arrived[index].rows for index in sorted(arrived)])
             pictures = {
                 index * job.batch_size + row: picture
-                for index, part in parts.items()
-                for row, picture in part.pictures.items()
+                for index, arrived_batch in arrived.items()
+                for row, picture in arrived_batch.pictures.items()
             }
             yield batch.shard, rows, pictures

@@ -1,4 +1,8 @@
-"""Listing of a run's images, divided into shards and fixed at the start of the run."""
+"""The listing of a run's images, which is written at the start of the run and then fixed.
+
+The listing is divided into shards: groups of consecutive images, each of which becomes one output
+file.
+"""
 
 import hashlib
 import itertools
@@ -20,11 +24,11 @@ _SCHEMA = pa.schema([("path", pa.binary()), ("row", pa.int64())])
 
 @dataclass(frozen=True)
 class Listing:
-    """A Parquet file with one row group per shard; shards can be read one at a time.
+    """A listing, stored as a Parquet file. Each shard is a row group, which can be read separately.
 
     Attributes:
         path: path of the file.
-        metadata: its footer, read once for all shards.
+        metadata: footer of the file, which is read once for all shards.
     """
 
     path: Path
@@ -63,7 +67,7 @@ def write_listing(items: Iterable[Item], path: Path, shard_size: int) -> str:
     """Write a listing, holding one shard in memory at a time.
 
     Returns:
-        The SHA-256 of all names, in order.
+        The SHA-256 of the names of all images, in order.
     """
     digest = hashlib.sha256()
     with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:

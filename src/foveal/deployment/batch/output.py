@@ -1,4 +1,8 @@
-"""Output of a run: shards that are written atomically, and a manifest to resume from."""
+"""The output of a run: one file per shard, written atomically, and a manifest.
+
+The manifest records the settings of the run and its images, so that an interrupted run can be
+resumed with the same settings.
+"""
 
 import errno
 import os
@@ -20,20 +24,21 @@ from foveal.foundation.interrupts import deferred_signals
 # Readers of Parquet folders skip names that begin with an underscore.
 _MANIFEST, _LISTING, _LOCK, _PICTURES = "_manifest.json", "_listing.parquet", "_lock", "_pictures"
 _KEY = b"foveal"  # metadata key in each Parquet file
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # space, quota or file size exhausted
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Numbers of images: all, unreadable, resized, and with a note."""
+    """Numbers of images, in one shard or in several."""
 
-    images: int = 0
-    errors: int = 0
-    resized: int = 0
-    noted: int = 0
+    images: int = 0  # all images
+    errors: int = 0  # images that could not be read
+    resized: int = 0  # images that were resized to the model's size
+    noted: int = 0  # images with a note on how they were read
 
     def __add__(self, other: "Tally") -> "Tally":
-        return Tally(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        names = [field.name for field in fields(self)]
+        return Tally(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
 
 class Output:
@@ -56,7 +61,7 @@ class Output:
         """Lock the output while the block runs.
 
         Raises:
-            UserError: another run has locked it, or it cannot be written to.
+            UserError: another run has locked the output, or it cannot be written to.
         """
         import fcntl
 
@@ -84,7 +89,7 @@ class Output:
                 self._clean_up()
 
     def _clean_up(self) -> None:
-        """Remove the files of a run that has not begun."""
+        """Remove the lock and the listing, if the run failed before its manifest was written."""
         if not (self.folder / _MANIFEST).exists() and self.folder.is_dir():
             for name in (_LOCK, _LISTING, _LISTING + ".partial"):
                 (self.folder / name).unlink(missing_ok=True)
@@ -95,7 +100,7 @@ class Output:
         """Return the manifest of the run in this output, or None if there is none.
 
         Raises:
-            UserError: the output holds something else.
+            UserError: the output holds other files.
         """
         if self.one_file and self.out.exists():
             return self._manifest_of_file()
@@ -105,10 +110,11 @@ class Output:
             if not isinstance(manifest, dict):
                 raise UserError(f"Cannot read {path}: expected a JSON object.")
             return manifest
-        own_files = (_LOCK, _LISTING, _LISTING + ".partial")
-        others = sorted(p.name for p in self.folder.iterdir() if p.name not in own_files)
-        if others:
-            raise UserError(f"{self.out} holds other files ({others[0]}): give another --out.")
+        known_names = (_LOCK, _LISTING, _LISTING + ".partial")
+        names = sorted(path.name for path in self.folder.iterdir())
+        other_names = [name for name in names if name not in known_names]
+        if other_names:
+            raise UserError(f"{self.out} holds other files ({other_names[0]}): give another --out.")
         return None
 
     def is_empty(self) -> bool:
@@ -126,7 +132,7 @@ class Output:
 
     def tally_of_file(self) -> Tally:
         """Return the tally of the single file of a finished run."""
-        return _tally(self.out) or Tally()
+        return _read_tally(self.out) or Tally()
 
     def begin(self, manifest: Mapping[str, object]) -> None:
         """Write the manifest, from which the run can be resumed."""
@@ -134,12 +140,12 @@ class Output:
         with self.writing(path) as partial:
             partial.write_text(json_text(manifest, indent=2) + "\n", encoding="utf-8")
 
-    def part(self, shard: int, shards: int) -> Path:
-        """Return the path of a shard."""
-        return self.folder / f"part-{shard:05d}-of-{shards:05d}.parquet"
+    def shard_path(self, shard: int, shard_count: int) -> Path:
+        """Return the path of the file of shard number `shard`, from 0."""
+        return self.folder / f"part-{shard:05d}-of-{shard_count:05d}.parquet"
 
     def finished_tallies(self, counts: tuple[int, ...]) -> dict[int, Tally]:
-        """Return the tallies of the finished shards; delete partial files.
+        """Delete partial files, and return the tallies of the finished shards by index.
 
         Args:
             counts: number of images in each shard.
@@ -148,7 +154,7 @@ class Output:
             partial.unlink()
         tallies = {}
         for shard, count in enumerate(counts):
-            tally = _tally(self.part(shard, len(counts)))
+            tally = _read_tally(self.shard_path(shard, len(counts)))
             if tally is not None and tally.images == count:
                 tallies[shard] = tally
         return tallies
@@ -156,19 +162,19 @@ class Output:
     def write(
         self,
         shard: int,
-        shards: int,
+        shard_count: int,
         rows: pa.Table,
         pictures: Mapping[int, bytes],
         manifest: Mapping[str, object],
     ) -> Tally:
-        """Write a shard and its pictures.
+        """Write a shard and its pictures, and return its tally.
 
         Args:
             shard: index of the shard.
-            shards: number of shards.
-            rows: rows of its images.
-            pictures: PNGs by row index.
-            manifest: manifest of the run, stored in the file too.
+            shard_count: number of shards of the run.
+            rows: one row per image of the shard.
+            pictures: PNGs by the index of the row.
+            manifest: manifest of the run, which is also stored in the file.
 
         Raises:
             UserError: the disk is full, or the file cannot be written.
@@ -179,24 +185,25 @@ class Output:
         resized = rows.column("resized").to_pylist().count(True)
         noted = len(rows) - rows.column("note").null_count
         tally = Tally(len(rows), errors, resized, noted)
-        path = self.part(shard, shards)
+        path = self.shard_path(shard, shard_count)
         with self.writing(path) as partial:
             pq.write_table(_with_metadata(rows, manifest, tally), partial, compression="zstd")
         return tally
 
     def _with_pictures(self, shard: int, rows: pa.Table, pictures: Mapping[int, bytes]) -> pa.Table:
+        """Write the pictures of a shard, and return its rows with their paths."""
         folder = self.pictures / f"{shard:05d}"
-        names: list[str | None] = [None] * len(rows)
+        paths: list[str | None] = [None] * len(rows)
         for index, picture in pictures.items():
             path = folder / f"{index:05d}.png"
             with self.writing(path) as partial:
                 partial.write_bytes(picture)
-            names[index] = str(path.relative_to(self.out.parent if self.one_file else self.out))
+            paths[index] = str(path.relative_to(self.out.parent if self.one_file else self.out))
         column = SCHEMA.get_field_index("picture")
-        return rows.set_column(column, SCHEMA.field(column), pa.array(names, pa.string()))
+        return rows.set_column(column, SCHEMA.field(column), pa.array(paths, pa.string()))
 
     def finish(self, counts: tuple[int, ...], manifest: Mapping[str, object], tally: Tally) -> None:
-        """Merge the shards if the output is one file, and delete them.
+        """Finish a run: if the output is one file, merge the shards into it and delete them.
 
         Raises:
             UserError: the disk is full, the file cannot be written, or another program has
@@ -211,8 +218,9 @@ class Output:
             pq.ParquetWriter(partial, schema, compression="zstd") as writer,
         ):
             for shard in range(len(counts)):
-                part = pq.read_table(self.part(shard, len(counts)), partitioning=None)
-                writer.write_table(part.replace_schema_metadata(schema.metadata))
+                # Without partitioning, a folder named key=value does not add a column.
+                rows = pq.read_table(self.shard_path(shard, len(counts)), partitioning=None)
+                writer.write_table(rows.replace_schema_metadata(schema.metadata))
         if self.out.exists():
             raise UserError(
                 f"{self.out} was created by another program: the result is in {merged}."
@@ -222,7 +230,11 @@ class Output:
 
     @contextmanager
     def writing(self, path: Path) -> Iterator[Path]:
-        """Yield a temporary path to write to, which replaces `path` once it is on the disk."""
+        """Yield a temporary path to write to; after the block, that file replaces `path`.
+
+        Raises:
+            UserError: the disk is full, or the file cannot be written.
+        """
         partial = path.with_name(path.name + ".partial")
         try:
             with deferred_signals():
@@ -242,12 +254,13 @@ class Output:
 
 
 def _with_metadata(rows: pa.Table, manifest: Mapping[str, object], tally: Tally) -> pa.Table:
+    """Return rows with the manifest and their tally in the metadata of the schema."""
     metadata = json_text({"manifest": manifest, "tally": vars(tally)})
     return rows.replace_schema_metadata({_KEY: metadata.encode()})
 
 
-def _tally(path: Path) -> Tally | None:
-    """Return the tally of a shard, or None if there is no complete file."""
+def _read_tally(path: Path) -> Tally | None:
+    """Return the tally in a file of rows, or None if the file is missing or damaged."""
     try:
         return Tally(**parse_json((pq.read_schema(path).metadata or {})[_KEY])["tally"])
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):

@@ -1,8 +1,8 @@
-"""Predictions for a batch of images as rows of an Arrow table."""
+"""Prediction of a batch of images, with the results as rows of an Arrow table."""
 
 import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -23,46 +23,44 @@ _KEYPOINT = pa.struct([("x", pa.float32()), ("y", pa.float32())])
 _PEAK = pa.struct([("x", pa.float32()), ("y", pa.float32()), ("times_even_share", pa.float32())])
 SCHEMA = pa.schema(
     [
-        ("path", pa.string()),  # bytes that are not UTF-8 as \\xe9, see `path_text`
-        ("prediction", pa.string()),  # the class' name
+        ("path", pa.string()),  # bytes that are not UTF-8 are escaped, see `path_text`
+        ("prediction", pa.string()),  # name of the predicted class
         ("probability", pa.float32()),  # of that class
-        ("probabilities", pa.list_(pa.float32())),  # of all classes, in order
+        ("probabilities", pa.list_(pa.float32())),  # of all classes, in the order of the model
         ("keypoints", pa.list_(_KEYPOINT)),  # grid units, if the model has keypoints
         ("attention", pa.list_(_PEAK)),  # maximum of each map, if the model has maps
-        ("evidence_fraction", pa.float32()),
+        ("evidence_fraction", pa.float32()),  # fraction of the pixels used as evidence
         ("resized", pa.bool_()),  # whether the image was resized to the model's size
-        ("note", pa.string()),  # on how it was read, such as a guessed value range; or null
+        ("note", pa.string()),  # how the image was read, such as a guessed value range; or null
         ("picture", pa.string()),  # path of the picture, with --explain
-        ("model", pa.string()),
+        ("model", pa.string()),  # name of the model
         ("version", pa.string()),  # version of Foveal
-        ("error", pa.string()),  # why the image could not be read; its other columns are null
+        ("error", pa.string()),  # why the image could not be read; its prediction is null then
     ]
 )
 CPU_PIXELS = 2**18  # pixels per forward pass on a CPU; more take memory without being faster
 Draw = Callable[[Explanation, int, str], bytes]  # explanation, index of the image, title -> PNG
-_drawing = threading.Lock()  # matplotlib is not thread-safe
+_drawing_lock = threading.Lock()  # matplotlib is not thread-safe
 
 
 def predict_batch(
     network: ImageModel, model: str, decoded: Decoded, draw: Draw | None = None
 ) -> tuple[pa.Table, dict[int, bytes]]:
-    """Predict a batch; return its rows, and the pictures by image index.
+    """Return the rows of a batch of images, and the drawn pictures by index of the image.
 
     Args:
         network: in evaluation mode.
-        model: name of the model.
+        model: name of the model, for the rows.
         decoded: N images.
         draw: draws the explanation of an image; None for no pictures.
     """
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for index, image in enumerate(decoded.images):
-        groups.setdefault(() if image is None else tuple(image.shape), []).append(index)
+    groups = _indices_by_shape(decoded.images)
     tables, pictures = [], {}
     for shape, indices in groups.items():
         if not shape:
             tables.append(_table(model, decoded, indices, {}))
             continue
-        batch = [image for i in indices if (image := decoded.images[i]) is not None]
+        batch = [image for index in indices if (image := decoded.images[index]) is not None]
         images = as_floats(torch.stack(batch))
         batch_size = max(1, CPU_PIXELS // (images.shape[-2] * images.shape[-1]))
         if network.mean.is_cuda:
@@ -76,19 +74,29 @@ def predict_batch(
                 errors[index] = errors[index] or str(error)
             tables.append(_table(model, replace(decoded, errors=tuple(errors)), indices, {}))
             continue
-        tables.append(_table(model, decoded, indices, _predictions(explanation)))
+        tables.append(_table(model, decoded, indices, _prediction_columns(explanation)))
         for row, index in enumerate(indices):
             if draw is not None and not decoded.errors[index]:
                 pictures[index] = draw(explanation, row, decoded.paths[index])
-    order = np.argsort([index for indices in groups.values() for index in indices])
     rows = pa.concat_tables(tables)
-    return rows if len(groups) == 1 else rows.take(pa.array(order)), pictures
+    if len(groups) > 1:  # restore the order of the images
+        order = np.argsort([index for indices in groups.values() for index in indices])
+        rows = rows.take(pa.array(order))
+    return rows, pictures
+
+
+def _indices_by_shape(images: Sequence[Tensor | None]) -> dict[tuple[int, ...], list[int]]:
+    """Return the indices of images by shape; the shape of an unreadable image, None, is ()."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, image in enumerate(images):
+        groups.setdefault(() if image is None else tuple(image.shape), []).append(index)
+    return groups
 
 
 def draw(explanation: Explanation, index: int, title: str) -> bytes:
     """Return the explanation of one image as a PNG."""
     file = io.BytesIO()
-    with _drawing:
+    with _drawing_lock:
         save_figure(explanation.figure(index, title=title.rpartition("/")[2]), file)
     return file.getvalue()
 
@@ -96,34 +104,46 @@ def draw(explanation: Explanation, index: int, title: str) -> bytes:
 Column: TypeAlias = "list[str] | np.ndarray | pa.Array"
 
 
-def _predictions(result: Explanation) -> dict[str, tuple[Column, int]]:
-    """Return each column's values for B images, and its list length (0 for scalars)."""
-    probabilities = result.probabilities.numpy()
-    classes = result.predictions.numpy()
-    names = {index: as_unicode(result.class_name(index)) for index in set(classes.tolist())}
+def _prediction_columns(explanation: Explanation) -> dict[str, tuple[Column, int]]:
+    """Return the values of each column for B images, and the number of values per image.
+
+    The number is 0 for a column of single values, and else the length of the list in each row.
+    """
+    probabilities = explanation.probabilities.numpy()
+    classes = explanation.predictions.numpy()
+    names = {index: as_unicode(explanation.class_name(index)) for index in set(classes.tolist())}
     columns: dict[str, tuple[Column, int]] = {
         "prediction": ([names[index] for index in classes.tolist()], 0),
         "probability": (probabilities[np.arange(len(classes)), classes], 0),
         "probabilities": (pa.array(probabilities.reshape(-1)), probabilities.shape[1]),
-        "evidence_fraction": (result.evidence_fraction.numpy(), 0),
+        "evidence_fraction": (explanation.evidence_fraction.numpy(), 0),
     }
-    if result.keypoints is not None:
-        columns["keypoints"] = (_structs(result.keypoints, _KEYPOINT), result.keypoints.shape[1])
-    if result.maps is not None:
-        columns["attention"] = (_structs(result.peaks, _PEAK), result.maps.shape[1])
+    keypoints, maps = explanation.keypoints, explanation.maps
+    if keypoints is not None:
+        columns["keypoints"] = (_structs(keypoints, _KEYPOINT), keypoints.shape[1])
+    if maps is not None:
+        columns["attention"] = (_structs(explanation.peaks, _PEAK), maps.shape[1])
     return columns
 
 
-def _structs(values: Tensor, kind: pa.StructType) -> pa.Array:
-    """Return (B, M, fields) as B·M structs."""
+def _structs(values: Tensor, struct_type: pa.StructType) -> pa.Array:
+    """Return values (B, M, F) as B·M structs with the F fields of `struct_type`."""
     columns = [pa.array(column.numpy()) for column in values.float().flatten(0, 1).unbind(-1)]
-    return pa.StructArray.from_arrays(columns, fields=list(kind))
+    return pa.StructArray.from_arrays(columns, fields=list(struct_type))
 
 
 def _table(
     model: str, decoded: Decoded, indices: list[int], predictions: dict[str, tuple[Column, int]]
 ) -> pa.Table:
-    """Return the rows of the images at `indices`; missing values are null."""
+    """Return the rows of some images of a batch.
+
+    Args:
+        model: name of the model.
+        decoded: the batch.
+        indices: indices of the images in the batch.
+        predictions: columns of `_prediction_columns` for these images. They are null for an image
+            that could not be read, and missing columns are null for all images.
+    """
     count = len(indices)
     failed = np.array([bool(decoded.errors[index]) for index in indices])
     columns: dict[str, object] = {

@@ -1,4 +1,4 @@
-"""Prediction of any number of images into Parquet, resumable."""
+"""A run of batch prediction, which writes its results to Parquet files and can be resumed."""
 
 import hashlib
 import time
@@ -13,7 +13,7 @@ from typing import TypedDict
 from foveal import __version__, zoo
 from foveal.deployment import onnx
 from foveal.deployment.batch.decoding import Shape
-from foveal.deployment.batch.job import Batch, Engine, Job, whole_shards
+from foveal.deployment.batch.job import Batch, Engine, Job, assemble_shards
 from foveal.deployment.batch.listing import Listing, write_listing
 from foveal.deployment.batch.output import Output, Tally
 from foveal.foundation.errors import UserError, unknown_name
@@ -25,7 +25,8 @@ from foveal.models import ImageModel, Inputs, as_classifier
 
 ENGINES = ("local", "ray")
 DEVICES = ("auto", "cpu", "cuda")
-SHARD_SIZE = 2048
+SHARD_SIZE = 2048  # images
+# Opens a progress bar for a unit, a total, and the number finished before; yields its update.
 Bar = Callable[[str, int, int], AbstractContextManager[Callable[[int], None]]]
 
 
@@ -43,18 +44,18 @@ class Settings(TypedDict):
 
 @dataclass(frozen=True)
 class Predicted:
-    """Summary of a run.
+    """Summary of a finished run.
 
     Attributes:
-        out: the folder or file of the rows.
+        out: folder or file that holds the rows.
         images: number of rows.
         errors: number of images that could not be read.
         resized: number of images that were resized to the model's size.
         noted: number of images with a note, such as a guessed value range.
         skipped_lines: text about skipped files of the source, or empty.
         size: height and width in pixels that the model expects, or None.
-        new: number of rows added by this run.
-        seconds: duration of this run.
+        new: number of rows that this call added; the others were finished before.
+        seconds: duration of this call.
     """
 
     out: Path
@@ -84,38 +85,42 @@ def predict(
     runtime: str = "torch",
     bar: Bar | None = None,
 ) -> Predicted:
-    """Predict the images of a source and write a row for each; an unreadable one has an `error`.
+    """Predict the images of a source and write a row for each, into Parquet files.
+
+    The row of an image that cannot be read has no prediction, but an `error`.
 
     Args:
         model: a zoo name, a run folder, OWNER/NAME, or a .onnx file.
-        source: a folder, file, glob, `hf:OWNER/NAME` or URL, see `list_items`.
+        source: a folder, file, glob, `hf:OWNER/NAME` or URL of images, see `list_items`.
         out: a folder of Parquet shards, or one file if it ends in `.parquet`.
         engine: `local` or `ray`; both write the same rows.
-        address: address of a Ray cluster; None for this machine.
+        address: address of a Ray cluster; None for RAY_ADDRESS if it is set, else this machine.
         resume: keep the finished shards of a run with the same settings, and predict the rest.
-        explain: also draw each explanation.
+        explain: also draw the explanation of each image, as a PNG.
         batch_size: images per forward pass; None to choose by image size.
         shard_size: images per shard.
-        workers: parallel models; None for one per CPU, or according to the GPUs.
+        workers: number of batches predicted in parallel; None for one per CPU, or a number that
+            suits the GPUs.
         device: `auto`, `cpu` or `cuda`.
         runtime: `torch`, or `onnx`, which runs on CPUs with the local engine.
-        bar: progress bar; called with the unit, the total and the number done already.
+        bar: opens a progress bar. It is called with the unit, the total, and the number finished
+            before, and yields a function that is called with each number of images finished.
 
     Raises:
         UserError: the model, the source or the output cannot be used, the output holds a run
             already, or the disk is full.
     """
-    started = time.perf_counter()
+    start_time = time.perf_counter()
     _check_paths(model=model, source=source, out=out)
-    _check(engine, device, address, batch_size, shard_size, workers)
+    _check_options(engine, device, address, batch_size, shard_size, workers)
     keep_freed_memory()
     network = _classifier(model, runtime)
     if onnx.about(network) is not None:
-        device = _device_of_onnx(engine, device)
+        device = _onnx_device(engine, device)
     output = Output(Path(out))
     settings = _settings(model, network, source, batch_size, shard_size, explain)
-    with _session(engine, address), output.locked():
-        manifest = _manifest(output, str(source), settings, network, resume)
+    with _connection(engine, address), output.locked():
+        manifest = _begin_or_resume(output, str(source), settings, network, resume)
         if output.one_file and output.out.exists():
             tally, new = output.tally_of_file(), 0
         else:
@@ -128,9 +133,9 @@ def predict(
                 device,
                 workers,
             )
-            run = partial(_engine(engine), network, job)
-            tally, new = _run(run, job, output, manifest, bar)
-    return _summary(output, tally, new, manifest, network.inputs.size, started)
+            predict_shards = partial(_engine(engine), network, job)
+            tally, new = _run(predict_shards, job, output, manifest, bar)
+    return _summary(output, tally, new, manifest, network.inputs.size, start_time)
 
 
 def _settings(
@@ -144,7 +149,7 @@ def _settings(
     return {
         "model": as_unicode(str(model)),
         "runtime": "torch" if onnx.about(network) is None else "onnx",
-        "weights_sha256": _digest(Path(model)),
+        "weights_sha256": _weights_digest(Path(model)),
         "source": as_unicode(str(source)),
         "batch_size": batch_size or _batch_size(network.inputs),
         "shard_size": shard_size,
@@ -152,14 +157,14 @@ def _settings(
     }
 
 
-def _manifest(
+def _begin_or_resume(
     output: Output, source: str, settings: Settings, network: ImageModel, resume: bool
 ) -> Mapping[str, object]:
-    """Return the manifest of a new run, or of the one to resume."""
+    """Begin a run, or check that the previous one can be resumed; return its manifest."""
     manifest = output.manifest()
     if manifest is None or output.is_empty():
         return _begin(output, source, settings, network)
-    _check_same(output.out, manifest, settings, resume)
+    _check_same_settings(output.out, manifest, settings, resume)
     return manifest
 
 
@@ -172,7 +177,7 @@ def _check_paths(**arguments: str | Path) -> None:
             )
 
 
-def _check(
+def _check_options(
     engine: str,
     device: str,
     address: str | None,
@@ -192,7 +197,7 @@ def _check(
             raise UserError(f"Expected a {quantity} of at least 1, but got {number}.")
 
 
-def _device_of_onnx(engine: str, device: str) -> str:
+def _onnx_device(engine: str, device: str) -> str:
     """Return the device for ONNX Runtime, which runs on CPUs."""
     if engine != "local":
         raise UserError("The Ray engine requires PyTorch: use --engine local for ONNX Runtime.")
@@ -207,12 +212,12 @@ def _classifier(model: str | Path, runtime: str) -> ImageModel:
 
 
 def _batch_size(inputs: Inputs) -> int:
-    """Return the number of images in a batch of 1 million pixels, from 16 to 1,024."""
+    """Return the number of images that together have 2**20 pixels, but from 16 to 1,024."""
     height, width = inputs.usual_size or (1, 1)
     return max(16, min(1_024, 2**20 // (height * width)))
 
 
-def _digest(model: Path) -> str:
+def _weights_digest(model: Path) -> str:
     """Return the SHA-256 of a model's config and weights, or of its main .onnx file."""
     files = [model]
     if model.suffix.lower() != ".onnx":
@@ -227,19 +232,19 @@ def _digest(model: Path) -> str:
 def _begin(
     output: Output, source: str, settings: Settings, network: ImageModel
 ) -> dict[str, object]:
-    """List the source and write the manifest of a new run."""
+    """List the images of the source, and write and return the manifest of a new run."""
     skipped = Skipped()
     with output.writing(output.listing) as partial_listing:
         items = list_items(source, skipped)
         digest = write_listing(items, partial_listing, settings["shard_size"])
-    images = len(Listing.open(output.listing))
-    if not images:
+    image_count = len(Listing.open(output.listing))
+    if not image_count:
         note = f" ({skipped})" if skipped else ""
         raise UserError(f"{source} holds no images{note}: there is nothing to predict.")
     manifest = {
         "foveal": __version__,
         **settings,
-        "images": images,
+        "images": image_count,
         "skipped_lines": str(skipped) if skipped else "",
         "listing_sha256": digest,
         "classes": list(network.inputs.classes),
@@ -248,9 +253,14 @@ def _begin(
     return manifest
 
 
-def _check_same(
+def _check_same_settings(
     out: Path, manifest: Mapping[str, object], settings: Mapping[str, object], resume: bool
 ) -> None:
+    """Check that a run can be continued.
+
+    Raises:
+        UserError: `resume` is False, or a setting differs from that in the manifest.
+    """
     if not resume:
         raise UserError(f"{out} holds a run already: give --resume, or another --out.")
     stored = {"runtime": "torch", **manifest}  # older manifests have no runtime
@@ -262,8 +272,8 @@ def _check_same(
             )
 
 
-def _session(engine: str, address: str | None) -> AbstractContextManager[None]:
-    """Return a context for the run: a connection to the cluster, or nothing if local."""
+def _connection(engine: str, address: str | None) -> AbstractContextManager[None]:
+    """Return a context that connects to the cluster; it does nothing for the local engine."""
     if engine == "local":
         return nullcontext()
     from foveal.deployment.batch.cluster import cluster_connection
@@ -282,13 +292,17 @@ def _engine(engine: str) -> Engine:
 
 
 def _run(
-    engine: Callable[[Iterable[int]], Iterator[Batch]],
+    predict_shards: Callable[[Iterable[int]], Iterator[Batch]],
     job: Job,
     output: Output,
     manifest: Mapping[str, object],
     bar: Bar | None,
 ) -> tuple[Tally, int]:
-    """Predict the remaining shards; return the tally of all, and the number of new images."""
+    """Predict the shards that are not finished.
+
+    Returns:
+        The tally of all shards, and the number of images that were predicted now.
+    """
     counts = job.listing.counts
     finished = output.finished_tallies(counts)
     remaining = [shard for shard in range(len(counts)) if shard not in finished]
@@ -296,8 +310,8 @@ def _run(
     previous = tally.images
     progress = bar("images", len(job.listing), previous) if bar else nullcontext(lambda _: None)
     with progress as advance:
-        for shard, rows, pictures in whole_shards(
-            job, _count_images(engine(remaining), advance) if remaining else ()
+        for shard, rows, pictures in assemble_shards(
+            job, _with_progress(predict_shards(remaining), advance) if remaining else ()
         ):
             tally += output.write(shard, len(counts), rows, pictures, manifest)
     if tally.images != len(job.listing):
@@ -306,7 +320,7 @@ def _run(
     return tally, tally.images - previous
 
 
-def _count_images(batches: Iterable[Batch], advance: Callable[[int], None]) -> Iterator[Batch]:
+def _with_progress(batches: Iterable[Batch], advance: Callable[[int], None]) -> Iterator[Batch]:
     for batch in batches:
         advance(len(batch.rows))
         yield batch
@@ -318,7 +332,7 @@ def _summary(
     new: int,
     manifest: Mapping[str, object],
     size: tuple[int, int] | None,
-    started: float,
+    start_time: float,
 ) -> Predicted:
     return Predicted(
         out=output.out,
@@ -326,5 +340,5 @@ def _summary(
         skipped_lines=str(manifest.get("skipped_lines", "")),
         size=size,
         new=new,
-        seconds=time.perf_counter() - started,
+        seconds=time.perf_counter() - start_time,
     )

@@ -1,4 +1,4 @@
-"""ONNX export of models, and models run by ONNX Runtime."""
+"""Export of models as ONNX graphs, and models that are run by ONNX Runtime."""
 
 from foveal.deployment.onnx.files import Exported, write_onnx
 from foveal.deployment.onnx.graph import onnx_graph

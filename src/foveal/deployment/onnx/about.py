@@ -1,4 +1,4 @@
-"""Metadata of an exported ONNX graph."""
+"""Metadata of an exported ONNX graph, from which Foveal can build a model around the graph."""
 
 import json
 from collections.abc import Mapping
@@ -12,22 +12,23 @@ from foveal.models.inputs import Inputs
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-KEY = "foveal"  # metadata key; the value is JSON
+KEY = "foveal"  # key in the graph's metadata; the value is JSON
 
 
 @dataclass(frozen=True)
 class About:
-    """Metadata of a graph: the model it was exported from.
+    """Metadata of a graph, which describe the model that it was exported from.
 
     Attributes:
         in_channels: channels C of the images.
         num_classes: number of classes; 0 if the model is not a classifier.
-        inputs: the images that the model expects; the graph itself normalises them.
+        inputs: the images that the model expects; the graph normalises them itself.
         config: the model's settings, as in config.json.
-        names: tensor names in the graph, by part of the explanation or split point.
+        names: names of tensors in the graph, by part of the explanation (such as `keypoints`) or
+            split point (see `split_points`).
         parameters: number of learned parameters.
         macs: multiply-adds per image of the graph's size; 0 if the graph accepts any size.
-        beside: SHA-256 checksums of the export's further files, by part.
+        beside: SHA-256 checksums of the additional files of the export, by part.
     """
 
     in_channels: int
@@ -53,12 +54,12 @@ def read_about(proto: "ModelProto") -> About:
     Raises:
         UserError: the graph was not written by Foveal, or its metadata are damaged.
     """
-    values = next((entry.value for entry in proto.metadata_props if entry.key == KEY), None)
-    if values is None:
+    text = next((entry.value for entry in proto.metadata_props if entry.key == KEY), None)
+    if text is None:
         raise UserError("This ONNX file was not written by `foveal export`.")
     try:
-        metadata = parse_json(values)
-        check_arguments("metadata", About, metadata)
+        metadata = parse_json(text)
+        check_arguments("metadata object", About, metadata)
         # The graph normalises the images, so the model around it must not.
         inputs = replace(Inputs.from_settings(metadata["inputs"]), mean=(), std=())
         about = About(**{**metadata, "inputs": inputs})
@@ -70,6 +71,11 @@ def read_about(proto: "ModelProto") -> About:
 
 
 def _check(about: About) -> None:
+    """Check the types of metadata, which come from a file and may be anything.
+
+    Raises:
+        ValueError: a value has the wrong type.
+    """
     for attribute in fields(about):
         value = getattr(about, attribute.name)
         if attribute.type is int and (not isinstance(value, int) or value < 0):

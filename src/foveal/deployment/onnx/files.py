@@ -1,4 +1,4 @@
-"""Files of an ONNX export: the main graph, and further graphs next to it."""
+"""Files of an ONNX export: one for the main graph, and one next to it for each additional graph."""
 
 import hashlib
 from collections.abc import Mapping
@@ -17,19 +17,20 @@ class Exported(NamedTuple):
     """The graphs of an exported model."""
 
     graph: "ModelProto"  # the main graph, whose metadata describe the model
-    beside: Mapping[str, "ModelProto"] = {}  # further graphs, by part
+    beside: Mapping[str, "ModelProto"] = {}  # additional graphs, by part
 
 
 def write_onnx(proto: "ModelProto", path: Path, beside: Mapping[str, "ModelProto"] = {}) -> None:
-    """Write a graph into a file, and further graphs into files next to it.
+    """Write a graph to a file, and additional graphs to files next to it.
 
-    The part `patches` of `model.onnx` is written to `model-patches.onnx`. Each file is written
-    atomically. The main file is written last, as it holds the checksums of the others.
+    If `path` is `model.onnx`, the additional graph `patches` is written to `model-patches.onnx`.
+    Each file is written atomically. The main file is written last, because it holds the checksums
+    of the others, so that reading recognises an interrupted export.
 
     Args:
         proto: the main graph.
         path: path of the main file; its folder is created if missing.
-        beside: further graphs by part, see `large_graphs`.
+        beside: additional graphs by part, see `large_graphs`.
 
     Raises:
         UserError: a file cannot be written.
@@ -50,23 +51,24 @@ def read_onnx(path: Path) -> Exported:
         path: path of the main file.
 
     Raises:
-        UserError: a file is missing, not written by Foveal, damaged, or from a different export.
+        UserError: a file is missing, damaged, was not written by Foveal, or belongs to a different
+            export than the main file.
     """
-    graph = _parse(_read(path), path)
+    graph = _parse_graph(_read_bytes(path), path)
     try:
         about = read_about(graph)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     beside = {}
-    for part, digest in about.beside.items():
-        # The name is derived from the user's path, as a name stored in the file could be any path.
+    for part, checksum in about.beside.items():
+        # The path is derived from the user's path, because a path in the metadata could be any.
         file = beside_path(path, _valid_part(part, path))
-        content = _read(file)
-        if hashlib.sha256(content).hexdigest() != digest:
+        content = _read_bytes(file)
+        if hashlib.sha256(content).hexdigest() != checksum:
             raise UserError(
                 f"{file} comes from a different export than {path.name}: export the model again."
             )
-        beside[part] = _parse(content, file)
+        beside[part] = _parse_graph(content, file)
     return Exported(graph, beside)
 
 
@@ -81,6 +83,7 @@ def beside_path(path: Path, part: str) -> Path:
 
 
 def _valid_part(part: str, path: Path) -> str:
+    """Return the name of a part, if it consists of letters and so cannot lead to another folder."""
     if not (part.isascii() and part.isalpha()):
         raise UserError(
             f"{path}: The ONNX file's metadata are damaged: a part is named {part[:40]!r}."
@@ -88,21 +91,22 @@ def _valid_part(part: str, path: Path) -> str:
     return part
 
 
-def _read(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from None
 
 
-def _parse(content: bytes, path: Path) -> "ModelProto":
+def _parse_graph(content: bytes, path: Path) -> "ModelProto":
+    """Return the graph in the content of a file; the path is only for errors."""
     try:
         import onnx
         from google.protobuf.message import DecodeError
     except ImportError:
         raise missing_extra("onnx", "onnx") from None
     try:
-        # Reads no external data, which could be in any file.
+        # This function does not read external data, whose paths could point to any file.
         graph = onnx.load_model_from_string(content)
     except DecodeError:
         raise UserError(f"{path} is not an ONNX file, or is damaged.") from None
@@ -111,7 +115,7 @@ def _parse(content: bytes, path: Path) -> "ModelProto":
 
 
 def _check_finite(graph: "ModelProto", path: Path) -> None:
-    """Raise a UserError if weights are damaged, NaN or infinite."""
+    """Raise a UserError if weights are damaged, external, NaN or infinite."""
     import numpy as np
     from onnx.numpy_helper import to_array
 

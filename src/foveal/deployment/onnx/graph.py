@@ -1,4 +1,4 @@
-"""Export of a model as one ONNX graph that computes logits and explanations."""
+"""Export of a model as a single ONNX graph that computes logits and explanations."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from foveal.deployment.onnx.about import About, write_about
-from foveal.deployment.onnx.split_points import export_module
+from foveal.deployment.onnx.split_points import SPLIT_PREFIX, export_module
 from foveal.foundation.errors import UserError, missing_extra
 from foveal.metrics.efficiency import macs, parameters
 from foveal.metrics.observing import evaluating
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 IMAGES = "images"  # name of the graph's input
+EXAMPLE_COUNT = 3  # images in the traced example; the exporter would fix a batch size of 0 or 1
 
 
 def onnx_graph(model: ImageModel, size: tuple[int, int] | None = None) -> "ModelProto":
@@ -27,26 +28,27 @@ def onnx_graph(model: ImageModel, size: tuple[int, int] | None = None) -> "Model
 
     The graph reads `images` (B, C, H, W), floats in [0, 1], and returns `logits` and the other
     parts of an `Explanation` that the model has: `keypoints`, `patches`, `scales`, `maps`,
-    `rebuilt`, `thumbnail`. Its metadata hold the model's settings and the split points.
+    `rebuilt`, `thumbnail`. Its metadata hold the model's settings and the names of the split points
+    (see `split_points`).
 
     Args:
-        model: unchanged; exported in evaluation mode.
-        size: height and width of the images in pixels. Default: the size that the model expects,
-            or a square of its short side if it keeps the images' proportions.
+        model: exported in evaluation mode, and left unchanged.
+        size: height and width of the images in pixels. By default, the size that the model expects;
+            for a model that keeps the aspect ratio of images, a square of its short side.
 
     Raises:
-        UserError: onnx is not installed, no size is known, or the model needs several graphs.
+        UserError: onnx is not installed, the size is unknown, or the model needs several graphs.
     """
     size = _export_size(model, size)
     with evaluating(model):
         module = export_module(model)
-        images = torch.rand(3, model.in_channels, *size, generator=torch.Generator().manual_seed(0))
-        images = images.to(model.mean)
+        shape = (EXAMPLE_COUNT, model.in_channels, *size)
+        images = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(model.mean)
         names = module.names(images)
         outputs = list(dict.fromkeys(names.values()))
         batch = {0: torch.export.Dim("batch")}
         proto = export_graph(module, {IMAGES: images}, outputs, [batch])
-    _declare(proto, names)
+    _hide_split_points(proto, names)
     about = About(
         in_channels=model.in_channels,
         num_classes=model.num_classes,
@@ -61,6 +63,11 @@ def onnx_graph(model: ImageModel, size: tuple[int, int] | None = None) -> "Model
 
 
 def _export_size(model: ImageModel, size: tuple[int, int] | None) -> tuple[int, int]:
+    """Return the height and width of the images to export a model for.
+
+    Raises:
+        UserError: the size is unknown, or the model needs several graphs.
+    """
     if Ability.IN_PART in model.abilities:
         raise UserError(
             "A high-resolution model reads its image in part and cannot be exported as a single "
@@ -82,9 +89,9 @@ def export_graph(
 
     Args:
         module: in evaluation mode.
-        examples: example inputs by name in the graph.
-        outputs: names of the outputs.
-        dynamic_dims: the dynamic dimensions of each input, as `torch.export.Dim` by index.
+        examples: example inputs by their names in the graph.
+        outputs: names of the outputs, in order.
+        dynamic_dims: for each input, the dimensions whose length may vary, by index.
 
     Raises:
         UserError: onnx is not installed.
@@ -94,7 +101,7 @@ def export_graph(
         import onnxscript  # noqa: F401
     except ImportError:
         raise missing_extra("onnx and onnxscript", "onnx") from None
-    # The exporter cannot use inference tensors, which it would create in inference mode.
+    # The exporter cannot use inference tensors, which the clones would be in inference mode.
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*shares the same shape constraints")
         program = torch.onnx.export(
@@ -108,26 +115,26 @@ def export_graph(
         )
     assert program is not None
     proto = program.model_proto
-    _strip(proto)
+    _strip_debug_metadata(proto)
     return proto
 
 
-def _declare(proto: "ModelProto", names: Mapping[str, str]) -> None:
-    """Keep the parts of an explanation as outputs, and the split points as internal tensors.
+def _hide_split_points(proto: "ModelProto", names: Mapping[str, str]) -> None:
+    """Turn the split points from outputs into internal tensors of a graph, in place.
 
-    Otherwise a runtime that computes all outputs would compute the split points in vain.
+    Other programs compute all outputs of a graph, and need only the parts of the explanation.
     """
     graph = proto.graph
-    outputs = {tensor for name, tensor in names.items() if not name.startswith("seam.")}
+    outputs = {tensor for name, tensor in names.items() if not name.startswith(SPLIT_PREFIX)}
     internal = [output for output in graph.output if output.name not in outputs]
     for value in internal:
         graph.output.remove(value)
     graph.value_info.extend(internal)
 
 
-def _strip(proto: "ModelProto") -> None:
-    """Remove the exporter's debug metadata from a graph, such as paths of source files."""
+def _strip_debug_metadata(proto: "ModelProto") -> None:
+    """Remove the exporter's debug metadata, such as paths of source files, in place."""
     graph = proto.graph
-    for part in (proto, graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
-        del part.metadata_props[:]
-        part.doc_string = ""
+    for message in (proto, graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
+        del message.metadata_props[:]
+        message.doc_string = ""

@@ -1,4 +1,4 @@
-"""Static int8 quantisation of ONNX graphs, limited by its loss of accuracy."""
+"""Static int8 quantisation of ONNX graphs, which is rejected if it loses too much accuracy."""
 
 import logging
 import tempfile
@@ -16,7 +16,7 @@ from foveal.datasets import ImageSet
 from foveal.deployment.onnx.about import read_about
 from foveal.deployment.onnx.graph import IMAGES
 from foveal.deployment.onnx.loading import as_onnx
-from foveal.deployment.onnx.session import cut
+from foveal.deployment.onnx.session import subgraph
 from foveal.deployment.onnx.split_points import KEYPOINTS
 from foveal.foundation.errors import UserError, missing_extra
 from foveal.images.values import as_floats
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from onnx import ModelProto
     from onnxruntime.quantization import CalibrationDataReader
 
-CALIBRATION_IMAGES = 500  # number of training images
-MAX_LOSS = 0.002  # maximum loss of accuracy
-OPERATORS = ("Conv", "Gemm", "MatMul")
+CALIBRATION_IMAGES = 500  # training images on which the ranges of activations are measured
+CALIBRATION_BATCH_SIZE = 50
+MAX_LOSS = 0.002  # maximum loss of accuracy, which is a fraction from 0 to 1
+OPERATORS = ("Conv", "Gemm", "MatMul")  # operators that are quantised
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,10 @@ class Quantised:
 
     Attributes:
         graph: the quantised graph.
-        part: the quantised part: `all`, or `classifier` if the detector stays in floats.
-        accuracy: accuracy of this graph.
+        part: the part that is quantised: `all`, or `classifier` if the detector stays in floats.
+        accuracy: accuracy of the quantised graph, from 0 to 1.
         float_accuracy: accuracy of the graph before quantisation.
-        beside: the further graphs of a high-resolution model.
+        beside: the additional graphs of a high-resolution model, by part.
     """
 
     graph: "ModelProto"
@@ -63,7 +64,7 @@ def as_int8(proto: "ModelProto", train: ImageSet, val: ImageSet) -> Quantised:
 
     Weights have one scale per output channel; activation ranges are calibrated on training images
     (Jacob et al. 2018, arXiv:1712.05877). If this loses too much accuracy, the detector of a focus
-    model stays in floats, as moving a location by a pixel selects another patch.
+    model stays in floats, because a keypoint that moves by a pixel selects another patch.
 
     Args:
         proto: a classifier's graph, see `onnx_graph`.
@@ -78,9 +79,9 @@ def as_int8(proto: "ModelProto", train: ImageSet, val: ImageSet) -> Quantised:
     float_accuracy = accuracy(reference, val)
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
     images = as_floats(train.images[order[:CALIBRATION_IMAGES]])
-    batches = [{IMAGES: batch} for batch in images.split(50)]
+    batches = [{IMAGES: batch} for batch in images.split(CALIBRATION_BATCH_SIZE)]
     losses = []
-    for part, float_nodes in _parts(proto).items():
+    for part, float_nodes in _float_nodes_by_part(proto).items():
         graph = quantise(proto, batches, float_nodes)
         candidate = Quantised(graph, part, accuracy(_classifier(graph), val), float_accuracy)
         if candidate.accuracy_loss <= MAX_LOSS:
@@ -90,7 +91,12 @@ def as_int8(proto: "ModelProto", train: ImageSet, val: ImageSet) -> Quantised:
 
 
 def loss_error(losses: Sequence[float], data: str) -> UserError:
-    """Return the error for graphs that all lose too much accuracy."""
+    """Return the error for quantised graphs that all lose too much accuracy.
+
+    Args:
+        losses: loss of accuracy of each graph, from 0 to 1.
+        data: name of the images that it was measured on.
+    """
     return UserError(
         f"Expected int8 to lose at most {100 * MAX_LOSS:.1f} points of accuracy on {data}, but it "
         f"would lose {100 * min(losses):.1f}: nothing was written. Export without --int8."
@@ -100,11 +106,11 @@ def loss_error(losses: Sequence[float], data: str) -> UserError:
 def quantise(
     proto: "ModelProto", batches: Sequence[Mapping[str, Tensor]], float_nodes: Sequence[str] = ()
 ) -> "ModelProto":
-    """Return a quantised graph, however much accuracy it loses.
+    """Return a quantised graph, without measuring its accuracy.
 
     Args:
         proto: the graph, which is not changed.
-        batches: inputs of the graph by name, to calibrate on.
+        batches: inputs of the graph by name, for each calibration batch.
         float_nodes: names of nodes that stay in floats.
 
     Raises:
@@ -116,13 +122,13 @@ def quantise(
     except ImportError:
         raise missing_extra("onnx and onnxruntime", "onnx") from None
     copy = onnx.ModelProto()
-    copy.CopyFrom(proto)  # the tools change their input
+    copy.CopyFrom(proto)  # quantize_static changes its input
     with tempfile.TemporaryDirectory() as folder, _quiet_logging():
         path = Path(folder) / "int8.onnx"
         quantize_static(
             copy,
             str(path),
-            _calibration(batches),
+            _calibration_reader(batches),
             op_types_to_quantize=list(OPERATORS),
             nodes_to_exclude=list(float_nodes),
             per_channel=True,
@@ -132,7 +138,7 @@ def quantise(
         return onnx.load(path)
 
 
-def _calibration(batches: Sequence[Mapping[str, Tensor]]) -> "CalibrationDataReader":
+def _calibration_reader(batches: Sequence[Mapping[str, Tensor]]) -> "CalibrationDataReader":
     """Return a reader of batches for ONNX Runtime's calibration."""
     from onnxruntime.quantization import CalibrationDataReader
 
@@ -142,14 +148,14 @@ def _calibration(batches: Sequence[Mapping[str, Tensor]]) -> "CalibrationDataRea
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             batch = next(self.batches, None)
-            return None if batch is None else {name: t.numpy() for name, t in batch.items()}
+            return None if batch is None else {name: value.numpy() for name, value in batch.items()}
 
     return Calibration()
 
 
 @contextmanager
 def _quiet_logging() -> Iterator[None]:
-    """Silence warnings of the root logger, which the tools log to, while the block runs."""
+    """Silence the root logger's warnings, such as ONNX Runtime's, while the block runs."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)
@@ -159,12 +165,15 @@ def _quiet_logging() -> Iterator[None]:
         root.setLevel(level)
 
 
-def _parts(proto: "ModelProto") -> dict[str, list[str]]:
-    """Return the parts that can be quantised, with the names of the nodes that stay in floats."""
+def _float_nodes_by_part(proto: "ModelProto") -> dict[str, list[str]]:
+    """Return the nodes that stay in floats, by the part that is quantised.
+
+    The parts are in the order in which they should be tried.
+    """
     names = read_about(proto).names
     if KEYPOINTS not in names:
         return {"all": []}
-    detector = cut(proto, [IMAGES], [names[KEYPOINTS]])
+    detector = subgraph(proto, [IMAGES], [names[KEYPOINTS]])
     return {"all": [], "classifier": [node.name for node in detector.graph.node]}
 
 

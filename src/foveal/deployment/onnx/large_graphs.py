@@ -1,4 +1,9 @@
-"""Export of high-resolution focus models as several ONNX graphs: detector and head."""
+"""Export of high-resolution focus models as several ONNX graphs.
+
+A high-resolution model never reads a large image completely: its detector scores the cells of a
+thumbnail, and its head classifies the patches at the best cells. Detector and head are separate
+graphs, and Foveal cuts the patches out of the image between them.
+"""
 
 from collections.abc import Mapping
 from functools import partial
@@ -9,7 +14,7 @@ from torch import Tensor, nn
 
 from foveal.deployment.onnx.about import About, write_about
 from foveal.deployment.onnx.files import Exported, digest
-from foveal.deployment.onnx.graph import export_graph
+from foveal.deployment.onnx.graph import EXAMPLE_COUNT, export_graph
 from foveal.detectors import HighResDetector, Located
 from foveal.foundation.errors import UserError
 from foveal.heads import AttentionHead
@@ -20,35 +25,31 @@ from foveal.models.focus import FocusNet
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-THUMBNAIL, SCORES = "thumbnail", "scores"  # inputs and outputs of the detector's graphs
-PATCHES, KEYPOINTS, LOGITS, WEIGHTS = (
-    "patches",
-    "keypoints",
-    "logits",
-    "weights",
-)  # and of the head's
-REGIONS = "regions"  # the graph of coarse scores, which select regions of larger images
-_SIDES = (24, 32)  # height and width of the example for tracing; any size works
+# Inputs and outputs of the detector's graphs, and of the graph of the head.
+THUMBNAIL, SCORES = "thumbnail", "scores"
+PATCHES, KEYPOINTS, LOGITS, WEIGHTS = "patches", "keypoints", "logits", "weights"
+REGIONS = "regions"  # the graph that selects regions of very large images by coarse scores
+_EXAMPLE_SIZE = (24, 32)  # height and width of the traced example; any size works
 
 
 def large_graphs(model: FocusNet) -> Exported:
     """Return a high-resolution focus model as graphs, for any number of images of any size.
 
     The main graph reads a `thumbnail` (B, C, h, w), floats in [0, 1], and returns the `scores`
-    (B, h // 2, w // 2) of its cells. The graph `patches` reads `patches` (B, K, C, P, P) in
-    [0, 1] and their `keypoints` (B, K, 2) in grid units, and returns the `logits`
-    (B, T, classes) of all tasks and the patches' `weights` (B, T, K). If the model selects
-    regions first, the graph `regions` scores the coarser thumbnail of larger images. The metadata
-    of each graph hold the model's settings.
+    (B, h // 2, w // 2) of its cells of 2x2 pixels. The graph `patches` reads `patches`
+    (B, K, C, P, P) in [0, 1] and their `keypoints` (B, K, 2) in grid units, and returns the
+    `logits` (B, T, classes) of T tasks and the `weights` (B, T, K) of the patches. If the model
+    first selects regions of very large images, the graph `regions` scores a coarser thumbnail for
+    that. The metadata of each graph hold the model's settings.
 
     Args:
-        model: has a `HighResDetector` and an `AttentionHead`; exported in evaluation mode.
+        model: must have a `HighResDetector` and an `AttentionHead`; exported in evaluation mode.
 
     Raises:
         UserError: onnx is not installed, or the model has other parts.
     """
     detector, head = detector_and_head(model)
-    about = partial(
+    make_about = partial(
         About,
         in_channels=model.in_channels,
         num_classes=model.num_classes,
@@ -62,11 +63,11 @@ def large_graphs(model: FocusNet) -> Exported:
     with evaluating(model):
         graph = _score_graph(model, detector.fine)
         beside = {PATCHES: _head_graph(model, head)}
-        write_about(beside[PATCHES], about(names=head_names))
+        write_about(beside[PATCHES], make_about(names=head_names))
         if detector.coarse is not None:
             beside[REGIONS] = _score_graph(model, detector.coarse)
-            write_about(beside[REGIONS], about(names=score_names))
-    write_about(graph, about(names=score_names, beside=checksums(beside)))
+            write_about(beside[REGIONS], make_about(names=score_names))
+    write_about(graph, make_about(names=score_names, beside=checksums(beside)))
     return Exported(graph, beside)
 
 
@@ -90,6 +91,8 @@ def checksums(beside: Mapping[str, "ModelProto"]) -> dict[str, str]:
 
 
 class _ScoreModule(nn.Module):
+    """Thumbnail (B, C, h, w) in [0, 1] -> scores (B, h // 2, w // 2)."""
+
     def __init__(self, model: FocusNet, scores: nn.Module):
         super().__init__()
         self.model, self.scores = model, scores
@@ -100,6 +103,8 @@ class _ScoreModule(nn.Module):
 
 
 class _HeadModule(nn.Module):
+    """Patches in [0, 1] and keypoints -> logits and weights of all tasks."""
+
     def __init__(self, model: FocusNet, head: AttentionHead):
         super().__init__()
         self.model, self.head = model, head
@@ -111,15 +116,17 @@ class _HeadModule(nn.Module):
 
 
 def _score_graph(model: FocusNet, scores: nn.Module) -> "ModelProto":
-    example = torch.zeros(3, model.in_channels, *_SIDES).to(model.mean)
+    """Return the graph of a module that scores the cells of a thumbnail."""
+    example = torch.zeros(EXAMPLE_COUNT, model.in_channels, *_EXAMPLE_SIZE).to(model.mean)
     height, width = (torch.export.Dim(name, min=4) for name in ("height", "width"))
     dynamic_dims = {0: torch.export.Dim("batch"), 2: height, 3: width}
     return export_graph(_ScoreModule(model, scores), {THUMBNAIL: example}, [SCORES], [dynamic_dims])
 
 
 def _head_graph(model: FocusNet, head: AttentionHead) -> "ModelProto":
-    sides = (model.patch_size, model.patch_size)
-    patches = torch.zeros(3, head.keypoints, model.in_channels, *sides).to(model.mean)
-    examples = {PATCHES: patches, KEYPOINTS: torch.zeros(3, head.keypoints, 2).to(model.mean)}
+    shape = (EXAMPLE_COUNT, head.keypoints, model.in_channels, model.patch_size, model.patch_size)
+    patches = torch.zeros(shape).to(model.mean)
+    keypoints = torch.zeros(EXAMPLE_COUNT, head.keypoints, 2).to(model.mean)
+    examples = {PATCHES: patches, KEYPOINTS: keypoints}
     batch = {0: torch.export.Dim("batch")}
     return export_graph(_HeadModule(model, head), examples, [LOGITS, WEIGHTS], [batch, batch])

@@ -1,4 +1,4 @@
-"""Detector and head of high-resolution focus models, run by ONNX Runtime."""
+"""High-resolution focus models whose detector and head are run by ONNX Runtime."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 
 class GraphRunner(Protocol):
-    """Interface for running a graph, see `Graph.run`."""
+    """Anything that runs a graph in the way of `Graph.run`."""
 
     def run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, Tensor]:
         """Return the tensors `outputs`, computed from `inputs`."""
 
 
 class OnnxScores(nn.Module):
-    """Scores of a thumbnail's cells, computed by a graph that includes the normalisation."""
+    """Scores the cells of a thumbnail by a graph, which includes the normalisation."""
 
     def __init__(self, graph: GraphRunner):
         super().__init__()
@@ -48,18 +48,22 @@ class OnnxScores(nn.Module):
 
 
 class OnnxHead(Head):
-    """A head for any number of tasks, computed by a graph that includes the normalisation.
+    """A head for any number of tasks that is computed by a graph, which includes the normalisation.
 
     Args:
         graph: the graph to run.
-        head: the exported head, without weights.
+        head: the head that was exported; only its settings are used.
     """
 
     def __init__(self, graph: GraphRunner, head: AttentionHead):
         super().__init__()
-        self.graph, self.keypoints, self.patch_size = graph, head.keypoints, head.patch_size
-        self.in_channels, self.num_classes = head.in_channels, head.num_classes
-        self.tasks, self.exported_settings = head.tasks, head.settings()
+        self.graph = graph
+        self.keypoints = head.keypoints
+        self.patch_size = head.patch_size
+        self.in_channels = head.in_channels
+        self.num_classes = head.num_classes
+        self.tasks = head.tasks
+        self.exported_settings = head.settings()
 
     def forward(self, patches: Tensor, located: Located) -> HeadOutput:
         """Return the logits of all tasks for patches (B, K, C, P, P) in [0, 1]."""
@@ -75,12 +79,12 @@ class OnnxHead(Head):
 def as_large(
     about: About, graph: "ModelProto", beside: Mapping[str, "ModelProto"], threads: int
 ) -> FocusNet:
-    """Return the model of the graphs of `large_graphs`, run by ONNX Runtime.
+    """Return the model that `large_graphs` exported, run by ONNX Runtime.
 
     Args:
         about: metadata of the main graph.
         graph: the main graph.
-        beside: the further graphs, by part.
+        beside: the additional graphs, by part.
         threads: CPU threads per call.
 
     Raises:
@@ -94,26 +98,26 @@ def as_large(
     detector, head = detector_and_head(model_without_weights(about))
     if set(beside) != ({PATCHES, REGIONS} if detector.regions else {PATCHES}):
         raise UserError("The ONNX file's metadata are damaged: they name the wrong parts.")
-    _check_fits(head, beside[PATCHES])
+    _check_patch_shape(head, beside[PATCHES])
     protos = {SCORES: graph, **beside}
-    return model_run_by(about, {part: Graph(proto, threads) for part, proto in protos.items()})
+    return model_from_graphs(about, {part: Graph(proto, threads) for part, proto in protos.items()})
 
 
-def model_run_by(about: About, graphs: Mapping[str, GraphRunner]) -> FocusNet:
-    """Return a model whose parts are run by graphs.
+def model_from_graphs(about: About, graphs: Mapping[str, GraphRunner]) -> FocusNet:
+    """Return a model whose detector and head are run by graphs.
 
     Args:
         about: metadata of the main graph.
         graphs: the main graph under the name of its output, `scores`, and the others by part.
     """
     detector, head = detector_and_head(model_without_weights(about))
-    scores: dict[str, nn.Module] = {
+    score_modules: dict[str, nn.Module] = {
         name: OnnxScores(graphs[part])
         for name, part in (("fine", SCORES), ("coarse", REGIONS))
         if part in graphs
     }
-    for name, part in scores.items():
-        setattr(detector, name, part)
+    for name, module in score_modules.items():  # replaces modules without weights
+        setattr(detector, name, module)
     onnx_head = OnnxHead(graphs[PATCHES], head)
     model = FocusNet(detector, onnx_head, head.patch_size, inputs=about.inputs)
     model.about = about
@@ -121,22 +125,22 @@ def model_run_by(about: About, graphs: Mapping[str, GraphRunner]) -> FocusNet:
 
 
 def model_without_weights(about: About) -> FocusNet:
-    """Return the exported model without weights, on the meta device.
+    """Return the exported model with its settings but without weights, on the meta device.
 
     Raises:
         UserError: the settings are for a different kind of model.
     """
     with torch.device("meta"):
-        plan = build_model(about.config)
-    if type(plan) is not FocusNet or type(plan.detector) is not HighResDetector:
+        model = build_model(about.config)
+    if type(model) is not FocusNet or type(model.detector) is not HighResDetector:
         raise UserError(
             "The ONNX file's metadata are damaged: the settings are for a different kind of model."
         )
-    return plan
+    return model
 
 
-def _check_fits(head: Head, proto: "ModelProto") -> None:
-    """Raise a UserError unless the graph reads patches of the shape that the settings give."""
+def _check_patch_shape(head: Head, proto: "ModelProto") -> None:
+    """Raise a UserError unless the graph reads patches of the shape in the settings."""
     side = head.patch_size
     expected = [head.keypoints, head.in_channels, side, side]
     for graph_input in proto.graph.input:

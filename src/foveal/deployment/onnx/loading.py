@@ -29,12 +29,13 @@ def load(model: str | Path, runtime: str = "torch") -> ImageModel:
     """Return a trained model for a runtime.
 
     Args:
-        model: see `zoo.load`; or a .onnx file, which is always run by ONNX Runtime.
+        model: name, run folder or Hub id as for `zoo.load`; or a .onnx file, which is always run by
+            ONNX Runtime.
         runtime: `torch` or `onnx`. For `onnx`, models that are not a .onnx file are exported
             first, which takes seconds; `foveal export` does that once.
 
     Raises:
-        UserError: no such model or runtime, or the model cannot be loaded.
+        UserError: the model or the runtime does not exist, or the model cannot be loaded.
     """
     if runtime not in RUNTIMES:
         raise unknown_name("runtime", runtime, RUNTIMES)
@@ -51,11 +52,11 @@ def exported(model: ImageModel, size: tuple[int, int] | None = None) -> Exported
     """Return the graphs of a model: one, or several for a high-resolution model.
 
     Args:
-        model: unchanged; exported in evaluation mode.
-        size: height and width of the images in pixels. Default: those the model expects.
+        model: exported in evaluation mode, and left unchanged.
+        size: height and width of the images in pixels; None for the size that the model expects.
 
     Raises:
-        UserError: onnx is not installed, no size is known, or a size is given for a model that
+        UserError: onnx is not installed, the size is unknown, or a size is given for a model that
             reads images of any size.
     """
     if Ability.IN_PART not in model.abilities:
@@ -91,7 +92,7 @@ def as_onnx(
     Args:
         proto: the main graph of the export.
         threads: CPU threads per call.
-        beside: the further graphs of a high-resolution model, see `large_graphs`.
+        beside: the additional graphs of a high-resolution model by part, see `large_graphs`.
 
     Raises:
         UserError: ONNX Runtime is not installed, or the graph was not written by Foveal.
@@ -112,16 +113,18 @@ def about(model: ImageModel) -> About | None:
 def cost(model: ImageModel, size: tuple[int, int] | None = None) -> dict[str, int]:
     """Return `parameters` and `macs` of a model run by ONNX Runtime; empty for other models.
 
-    PyTorch cannot count the operators of a graph, so the counts are those of the exported model.
+    Both numbers are those of the model that was exported, because PyTorch cannot count the
+    operators of a graph.
 
     Args:
         model: any model.
-        size: height and width in pixels of an image, for a high-resolution model.
+        size: height and width of the images in pixels. A high-resolution model needs it to count
+            `macs`, which are 0 without it.
     """
     metadata = about(model)
     if metadata is None:
         return {}
-    count = metadata.macs
-    if not count and size is not None:
-        count = macs(model_without_weights(metadata), size)
-    return {"parameters": metadata.parameters, "macs": count}
+    mac_count = metadata.macs
+    if not mac_count and size is not None:
+        mac_count = macs(model_without_weights(metadata), size)
+    return {"parameters": metadata.parameters, "macs": mac_count}

@@ -1,4 +1,4 @@
-"""Image models run by ONNX Runtime, with explanations and the usual interface."""
+"""Models that are run by ONNX Runtime, with the interface and explanations of other models."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,12 +19,12 @@ from foveal.observation.tensors import COMPUTED
 
 
 class NamedGraph:
-    """The named tensors of a graph: parts of an explanation, and split points.
+    """A graph whose tensors are the parts of an explanation and the split points.
 
     Args:
         graph: the graph to run.
-        names: the name of each part's tensor in the graph, by part.
-        blocks: whether samples of patches are means, see `Explanation`.
+        names: names of the tensors in the graph, by part or split point.
+        blocks: whether each sample of a patch is the mean of a square of pixels.
     """
 
     def __init__(self, graph: Graph, names: Mapping[str, str], blocks: bool = False):
@@ -33,11 +33,11 @@ class NamedGraph:
         self.explanation_parts = [name for name in COMPUTED if name in names]
 
     def numbered(self, stem: str) -> list[str]:
-        """Return the names of the parts that begin with a stem and a dot, in order."""
+        """Return the names of the split points `STEM.0`, `STEM.1`, ..., in order."""
         return [name for name in self.names if name.startswith(f"{stem}.")]
 
     def observe(self, **inputs: Tensor) -> Explanation:
-        """Return the explanation that the graph computes from `inputs`, see `run`."""
+        """Return the explanation that the graph computes from the images and any other inputs."""
         parts: dict[str, Any] = self.run(inputs, self.explanation_parts)
         logits = parts.pop("logits", None)
         if logits is None:  # not a classifier
@@ -45,43 +45,50 @@ class NamedGraph:
         return Explanation(inputs[IMAGES], logits, blocks=self.blocks, **parts)
 
     def run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, Tensor]:
-        """Return the parts `outputs`, computed from `inputs`; an input may be an output too."""
+        """Return parts of the explanation or split points, computed from others.
+
+        Args:
+            inputs: the images, parts or split points to compute from, by name.
+            outputs: names of those to return; one of the inputs is returned unchanged.
+        """
         tensors = {self.names.get(name, name): value for name, value in inputs.items()}
         results = self.graph.run(tensors, [self.names[name] for name in outputs])
         return {name: results[self.names[name]] for name in outputs}
 
 
 class OnnxModel(ImageModel):
-    """A model run by ONNX Runtime, optionally with given keypoints or maps.
+    """A model that is run by ONNX Runtime, and can also classify from given keypoints or maps.
 
-    Its graph includes the normalisation of the images.
+    The graph includes the normalisation of the images.
 
     Args:
         about: metadata of the graph.
-        parts: named tensors of the graph.
+        parts: the graph, whose tensors have the names in the metadata.
     """
 
     name = "onnx"
 
     def __init__(self, about: About, parts: NamedGraph):
         super().__init__(about.in_channels, about.num_classes, about.inputs)
-        self.about, self.parts = about, parts
-        self.local_names, self.weight_names = parts.numbered(LOCAL), parts.numbered(WEIGHTS)
-        classes = about.num_classes > 0
-        supported = {
-            Ability.CLASSES: classes,
+        self.about = about
+        self.parts = parts
+        self.local_names = parts.numbered(LOCAL)
+        self.weight_names = parts.numbered(WEIGHTS)
+        is_classifier = about.num_classes > 0
+        support = {
+            Ability.CLASSES: is_classifier,
             Ability.KEYPOINTS: KEYPOINTS in parts.names,
-            Ability.GIVEN_KEYPOINTS: classes and KEYPOINTS in parts.names,
+            Ability.GIVEN_KEYPOINTS: is_classifier and KEYPOINTS in parts.names,
             Ability.MAPS: bool(self.local_names),
             Ability.GIVEN_MAPS: bool(self.local_names),
             Ability.REBUILT: "rebuilt" in parts.names,
         }
-        self.abilities = frozenset(ability for ability, value in supported.items() if value)
+        self.abilities = frozenset(ability for ability, supported in support.items() if supported)
         kinds = (name for name in ("patches", "maps") if name in parts.names)
         self.evidence_kind = next(kinds, self.evidence_kind)
 
     def observe(self, view: View) -> Explanation:
-        """Return the explanation of B images, computed in one run of the graph."""
+        """Return the explanation of B images, which one run of the graph computes."""
         return self.parts.observe(images=view.whole())
 
     def locate(self, view: View) -> Located:
@@ -99,6 +106,10 @@ class OnnxModel(ImageModel):
 
     def decide(self, view: View, given: Any) -> Explanation:
         """Classify B images from given locations or maps.
+
+        Args:
+            view: the images.
+            given: what `locate` or `attend` returns, possibly changed.
 
         Raises:
             ValueError: the model's patches have scales, but none are given.

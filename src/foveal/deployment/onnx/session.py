@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions for a whole graph or for parts between named tensors."""
+"""ONNX Runtime sessions for a whole graph or for the subgraph between named tensors."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class Graph:
-    """A graph that can compute any of its tensors from any others.
+    """A graph that can compute any of its named tensors from others.
 
-    The part of the graph between them is extracted on first use, so that no other tensors are
-    computed.
+    The subgraph between inputs and outputs is extracted when they are first used, so that no other
+    tensors are computed.
 
     Args:
-        proto: the graph; its inputs, outputs and split points have known types.
+        proto: the graph. It must state the types of all tensors that are used as inputs or outputs.
         threads: CPU threads per call.
 
     Raises:
@@ -46,34 +46,39 @@ class Graph:
         Raises:
             UserError: a tensor does not have the expected shape, or the graph cannot be run.
         """
-        computed = [name for name in dict.fromkeys(outputs) if name not in inputs]
+        to_compute = [name for name in dict.fromkeys(outputs) if name not in inputs]
         tensors = dict(inputs)
-        if computed:
-            session = self._session(tuple(inputs), tuple(computed))
-            # The extracted part may not read all inputs, such as scales.
+        if to_compute:
+            session = self._session(tuple(inputs), tuple(to_compute))
+            # Only the inputs that the subgraph reads: it may not read scales, for example.
             arrays = {
                 value.name: inputs[value.name].detach().cpu().float().contiguous().numpy()
                 for value in session.get_inputs()
             }
             try:
-                results = session.run(computed, arrays)
+                results = session.run(to_compute, arrays)
             except Exception as error:  # ONNX Runtime has its own exception class per kind of fault
                 raise UserError(
                     f"The ONNX graph cannot read this input: {_reason(error)}"
                 ) from None
-            pairs = zip(computed, results, strict=True)
+            pairs = zip(to_compute, results, strict=True)
             tensors |= {name: torch.from_numpy(array) for name, array in pairs}
         return {name: tensors[name] for name in outputs}
 
-    def _session(self, inputs: tuple[str, ...], computed: tuple[str, ...]) -> "InferenceSession":
-        key = (inputs, computed)
+    def _session(self, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> "InferenceSession":
+        key = (inputs, outputs)
         if key not in self._sessions:
-            self._sessions[key] = session(cut(self.proto, inputs, computed), self.threads)
+            self._sessions[key] = cpu_session(subgraph(self.proto, inputs, outputs), self.threads)
         return self._sessions[key]
 
 
-def cut(proto: "ModelProto", inputs: Sequence[str], outputs: Sequence[str]) -> "ModelProto":
+def subgraph(proto: "ModelProto", inputs: Sequence[str], outputs: Sequence[str]) -> "ModelProto":
     """Return the part of a graph that computes some of its tensors from others.
+
+    Args:
+        proto: the graph, which is not changed.
+        inputs: names of the tensors to compute from.
+        outputs: names of the tensors to compute.
 
     Raises:
         UserError: the graph has no such tensors.
@@ -86,7 +91,7 @@ def cut(proto: "ModelProto", inputs: Sequence[str], outputs: Sequence[str]) -> "
         raise UserError(f"The ONNX graph was not written by Foveal: {_reason(error)}") from None
 
 
-def session(proto: "ModelProto", threads: int) -> "InferenceSession":
+def cpu_session(proto: "ModelProto", threads: int) -> "InferenceSession":
     """Return a session that runs a graph on the CPU.
 
     Args:

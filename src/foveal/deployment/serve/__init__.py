@@ -1,1 +1,1 @@
-"""Foveal Studio: a web page and an HTTP API for explained predictions."""
+"""Foveal Studio: a web page and an HTTP API that show predictions with their explanations."""

@@ -26,24 +26,26 @@ from foveal.deployment.serve.upload import Budget, Reservation, read_form, recei
 from foveal.foundation.files import json_text
 from foveal.models.abilities import Ability
 
-TYPES = {
+MEDIA_TYPES = {
     ".html": "text/html",
     ".css": "text/css",
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
-INLINE_BYTES = 65_536  # smaller bodies are parsed faster than a thread wakes up
-# Telemetry stays off, even if environment variables enable it.
+# A body of at most this size is parsed by the event loop itself: waking a thread takes longer.
+INLINE_BYTES = 65_536
+# Telemetry of FastAPI stays off, even if environment variables enable it.
 NO_TELEMETRY: Any = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
 
 
 class Studio:
     """State of the server: models, decoders, a thread for JSON, and two inference queues.
 
-    The models' own explanations run in the quick queue, post-hoc methods in the slow one.
+    A model's own explanations are computed in the quick queue. Post-hoc methods, which need many
+    forward passes, are computed in the slow queue, so that they do not delay the others.
 
     Args:
-        models: the served models.
+        models: the models that clients may use.
         limits: limits on requests.
     """
 
@@ -51,7 +53,7 @@ class Studio:
         self.models = models
         self.limits = limits
         self.uploads = Budget(limits.held_bytes, "uploads")
-        self.decoded = Budget(limits.decoded_bytes, "images")
+        self.images = Budget(limits.decoded_bytes, "images")
         self.decoders = Decoders(limits, count=min(2, os.cpu_count() or 1))
         self.json_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="foveal-json")
         self.quick = BatchQueue(explain_batch, limits.waiting)
@@ -63,17 +65,17 @@ class Studio:
         Raises:
             Refused: the request is invalid or over a limit.
         """
-        with self.uploads.reservation() as uploaded, self.decoded.reservation() as decoded:
-            body = await receive_body(request, self.limits, uploaded)
+        with self.uploads.reservation() as upload_bytes, self.images.reservation() as image_bytes:
+            body = await receive_body(request, self.limits, upload_bytes)
             explain_request = await self._read(request, body)
-            results = await self._explain(explain_request, decoded)
+            results = await self._explain(explain_request, image_bytes)
         if "maps" not in explain_request.options.show:
             return _to_json(explain_request, results)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.json_thread, _to_json, explain_request, results)
 
     async def _read(self, request: Request, body: bytes) -> ExplainRequest:
-        """Parse a body; large ones are parsed in a thread, to keep the event loop free."""
+        """Parse a body; a large one is parsed in a thread, to keep the event loop free."""
         content_type = request.headers.get("content-type", "")
         if len(body) <= INLINE_BYTES:
             return _parse_request(content_type, body, self.limits)
@@ -84,27 +86,29 @@ class Studio:
 
     async def _explain(self, request: ExplainRequest, reservation: Reservation) -> list[Result]:
         """Decode the images of a request and return their explanations."""
-        served, options = self.models[request.options.model], request.options
-        if not served.is_ready:
-            await asyncio.to_thread(served.ready)
-        channels = served.network.in_channels
-        side = self.limits.large_side if Ability.IN_PART in served.abilities else self.limits.side
+        options = request.options
+        model = self.models[options.model]
+        if not model.is_ready:
+            await asyncio.to_thread(model.load)
+        channels = model.network.in_channels
+        reads_only_parts = Ability.IN_PART in model.abilities
+        max_side = self.limits.large_side if reads_only_parts else self.limits.side
         tasks = []
         for name, data in request.files:
             try:
                 image = await self.decoders.decode(
-                    data, channels, served.inputs, options.fit == "crop", side
+                    data, channels, model.inputs, options.fit == "crop", max_side
                 )
             except Refused as refused:
                 raise Refused(refused.status, f"{name[:80]}: {refused.detail}") from None
             reservation.reserve(image.nbytes)
-            tasks.append(Task(served, image, options))
-        queue = self.slow if tasks[0].slow else self.quick
+            tasks.append(Task(model, image, options))
+        queue = self.slow if tasks[0].is_slow else self.quick
         return await queue.run(tasks)
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
-        """Run the decoders while the application runs; then stop all processes and threads."""
+        """Start the decoders, run the application, and then stop all processes and threads."""
         await self.decoders.start()
         yield
         await self.decoders.stop()
@@ -114,18 +118,24 @@ class Studio:
 
 
 def _parse_request(content_type: str, body: bytes, limits: Limits) -> ExplainRequest:
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind == "multipart/form-data":
+    """Return the request in a form or a JSON object.
+
+    Raises:
+        Refused: the request is invalid, over a limit, or of another content type.
+    """
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type == "multipart/form-data":
         return from_form(read_form(body, content_type), limits)
-    if kind == "application/json":
+    if media_type == "application/json":
         return from_json(body, limits)
     raise Refused(415, "Expected multipart/form-data or application/json.")
 
 
 def _to_json(request: ExplainRequest, results: list[Result]) -> str:
-    """Return the response as JSON, formatted one image at a time.
+    """Return the response as JSON.
 
-    A map may have a million numbers, and no other thread can run while JSON is formatted.
+    Images are formatted one at a time, because no other thread can run while a text is formatted,
+    and the map of one image may already have a million numbers.
     """
     images = [
         json_text({"path": name, **result})
@@ -158,7 +168,7 @@ def _add_endpoints(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/v1/models", summary="List the models with their figures")
     async def models() -> Response:
-        return _json({"models": [served.describe() for served in studio.models.by_name.values()]})
+        return _json({"models": [model.describe() for model in studio.models.by_name.values()]})
 
     @app.get("/v1/samples", summary="Sample digits")
     async def some_samples() -> Response:
@@ -169,33 +179,33 @@ def _add_endpoints(app: FastAPI, studio: Studio) -> None:
         return _json({"status": "ok"})
 
 
-_samples = functools.cache(samples)
+_samples = functools.cache(samples)  # encoded once, on the first request
 
 
 def _add_page(app: FastAPI) -> None:
-    # All files are read once, so no path from a client is ever opened.
+    # All files are read in advance, so that no path from a client is ever opened.
     folder = resources.files("foveal.deployment.serve") / "static"
     files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
     head = files.pop("head.html")  # prepended to every page
     files |= {name: head + body for name, body in files.items() if name.endswith(".html")}
 
-    def page(name: str) -> Response:
+    def file_response(name: str) -> Response:
         if name not in files:
             raise Refused(404, "Page not found.")
-        kind = TYPES.get(name[name.rfind(".") :], "application/octet-stream")
-        return Response(files[name], media_type=kind, headers={"cache-control": "no-cache"})
+        media_type = MEDIA_TYPES.get(name[name.rfind(".") :], "application/octet-stream")
+        return Response(files[name], media_type=media_type, headers={"cache-control": "no-cache"})
 
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
-        return page("index.html")
+        return file_response("index.html")
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
-        return page("docs.html")
+        return file_response("docs.html")
 
     @app.get("/static/{name}", include_in_schema=False)
     async def static(name: str) -> Response:
-        return page(name)
+        return file_response(name)
 
 
 def _json(value: object) -> Response:
@@ -204,15 +214,15 @@ def _json(value: object) -> Response:
 
 async def _handle_refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    return _Refusal(error)
+    return _RefusalResponse(error)
 
 
-class _Refusal(Response):
-    """A refusal as a response; a body that is still being sent is discarded."""
+class _RefusalResponse(Response):
+    """The response to a refused request; the rest of a body that is being sent is discarded."""
 
     def __init__(self, refused: Refused):
         super().__init__(status_code=refused.status)
         self.refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await refuse(self.refused, scope["foveal.body"], send)
+        await refuse(self.refused, scope["foveal.receiver"], send)

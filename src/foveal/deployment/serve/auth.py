@@ -11,7 +11,7 @@ from foveal.foundation.files import MAX_SETTINGS, read_bytes
 
 
 class Credentials:
-    """Passwords by user, and tokens.
+    """The passwords and tokens that the server accepts.
 
     A token is accepted as `Authorization: Bearer TOKEN`, and as the password of any user, because
     browsers prompt only for a user and a password.
@@ -65,18 +65,19 @@ class Credentials:
     def accept(self, header: bytes) -> bool:
         """Return whether an `Authorization` header holds a user's password or a token.
 
-        All credentials are compared in constant time.
+        Every credential is compared, in constant time, so that the duration reveals nothing.
         """
-        scheme, _, rest = header.partition(b" ")
+        scheme, _, value = header.partition(b" ")
         if scheme.lower() == b"bearer":
-            return _any_equal(rest.strip(), self._tokens)
+            return _any_equal(value.strip(), self._tokens)
         if scheme.lower() != b"basic":
             return False
         try:
-            pair = base64.b64decode(rest.strip(), validate=True)
+            pair = base64.b64decode(value.strip(), validate=True)
         except binascii.Error:
             return False
         _, _, password = pair.partition(b":")
+        # `|` evaluates both sides, unlike `or`, whose time would depend on the first.
         return bool(_any_equal(pair, self._pairs) | _any_equal(password, self._tokens))
 
 

@@ -4,23 +4,33 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from foveal.deployment.serve.inference import Result, Task
-from foveal.deployment.serve.refusal import Refused, busy
+from foveal.deployment.serve.refusal import Refused, busy_error
 
-MAX_IMAGES = 32  # images per forward pass; more gain little and delay the first
-# Values in all images of a batch, about six photographs of 224x224 pixels. Activations take a
-# hundred times that memory, and larger batches of photographs are no faster on one thread.
+MAX_IMAGES = 32  # images per forward pass; larger batches gain little and delay the first image
+# Maximum number of values in all images of a batch, about six photographs of 224x224 pixels.
+# Activations take a hundred times the memory of the images, and larger batches of photographs are
+# no faster on one thread.
 MAX_VALUES = 1_000_000
 
-RunBatch = Callable[[list[Task]], list[Result | Refused]]
-Pending = tuple[Task, asyncio.Future[Result]]
+RunBatch = Callable[[list[Task]], list[Result | Refused]]  # returns one result per task, in order
+
+
+class Pending(NamedTuple):
+    """A task that waits to be run, and the future that will hold its result."""
+
+    task: Task
+    future: asyncio.Future[Result]
 
 
 class BatchQueue:
-    """A queue of tasks and the thread that runs them; plain tasks of one model run in batches.
+    """A queue of tasks, and one thread that runs them in batches.
 
-    A task never waits for others: the next batch holds those that arrived during the last one.
+    Successive tasks for the same model and image shape are run as one batch, if they are batchable.
+    The thread never waits for a batch to fill: when it is free, it takes the tasks that arrived in
+    the meantime.
 
     Args:
         run_batch: runs a batch of tasks, in the queue's thread.
@@ -35,58 +45,61 @@ class BatchQueue:
         self._runner: asyncio.Task[None] | None = None
 
     async def run(self, tasks: list[Task]) -> list[Result]:
-        """Run tasks and return their results.
+        """Run tasks and return their results, in order.
 
         Raises:
-            Refused: too many tasks are waiting, or the model cannot process them.
+            Refused: too many tasks are waiting, or the model cannot process an image.
         """
         if len(self._waiting) + len(tasks) > self.limit:
-            raise busy(f"{len(self._waiting)} images are waiting already.")
+            raise busy_error(f"{len(self._waiting)} images are waiting already.")
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in tasks]
-        self._waiting.extend(zip(tasks, futures, strict=True))
+        self._waiting.extend(map(Pending, tasks, futures))
         if self._runner is None:
             self._runner = loop.create_task(self._run_batches())
         return await asyncio.gather(*futures)
 
     async def _run_batches(self) -> None:
+        """Run batches until no task waits; `run` then starts this again."""
         loop = asyncio.get_running_loop()
         try:
             while batch := self._next_batch():
-                tasks = [task for task, _ in batch]
+                tasks = [pending.task for pending in batch]
                 try:
                     results = await loop.run_in_executor(self._thread, self.run_batch, tasks)
                 except Exception as error:
                     _fail(batch, error)
                     continue
-                for (_, future), result in zip(batch, results, strict=True):
-                    _settle(future, result)
+                for pending, result in zip(batch, results, strict=True):
+                    _set_result(pending.future, result)
         finally:
             self._runner = None
 
     def _next_batch(self) -> list[Pending]:
         """Take the first waiting task, and those behind it that fit into its batch."""
-        while self._waiting and self._waiting[0][1].done():  # its request was cancelled
+        while self._waiting and self._waiting[0].future.done():  # its request was cancelled
             self._waiting.popleft()
         if not self._waiting:
             return []
         batch = [self._waiting.popleft()]
-        first = batch[0][0]
-        max_size = min(MAX_IMAGES, MAX_VALUES // first.image.size)
-        while first.plain and self._waiting and len(batch) < max_size:
-            task = self._waiting[0][0]
-            same = task.served is first.served and task.image.shape == first.image.shape
-            if not (task.plain and same):
+        first = batch[0].task
+        value_count = first.image.size  # channels * height * width
+        max_size = min(MAX_IMAGES, MAX_VALUES // value_count)
+        while first.is_batchable and self._waiting and len(batch) < max_size:
+            task = self._waiting[0].task
+            fits = task.model is first.model and task.image.shape == first.image.shape
+            if not (task.is_batchable and fits):
                 break
             batch.append(self._waiting.popleft())
         return batch
 
     def stop(self) -> None:
-        """Stop the thread after its current batch."""
+        """Stop the thread after its current batch; tasks that still wait fail with RuntimeError."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
-def _settle(future: asyncio.Future[Result], result: Result | Refused) -> None:
+def _set_result(future: asyncio.Future[Result], result: Result | Refused) -> None:
+    """Give a future its result or refusal, unless its request was cancelled."""
     if future.done():
         return
     if isinstance(result, Refused):
@@ -96,6 +109,7 @@ def _settle(future: asyncio.Future[Result], result: Result | Refused) -> None:
 
 
 def _fail(batch: list[Pending], error: Exception) -> None:
-    for _, future in batch:
-        if not future.done():
-            future.set_exception(error)
+    """Give the futures of a batch an error, except those whose request was cancelled."""
+    for pending in batch:
+        if not pending.future.done():
+            pending.future.set_exception(error)

@@ -1,4 +1,7 @@
-"""Connection limits: number of connections, and size and time of request headers."""
+"""Connection limits: the number of connections, and the size and time of request heads.
+
+The head of a request is its request line and its headers.
+"""
 
 import asyncio
 import json
@@ -9,23 +12,23 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from foveal.deployment.serve.limits import Limits
 
-PIPELINED = 16  # maximum requests per connection waiting for earlier responses
+MAX_PIPELINED = 16  # requests of one connection that wait for the responses to earlier ones
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with limits on connections and on the time and size of headers.
+    """uvicorn's protocol with limits on connections and on the time and size of request heads.
 
-    uvicorn itself has no limits on the time and size of headers or on the number of pipelined
-    requests. It also treats trailers as headers, and ignores the host of an absolute target.
+    uvicorn itself does not limit the time and size of heads or the number of pipelined requests.
+    It also treats trailers as headers, and ignores the host of a target that is a complete URL.
     """
 
     limits: ClassVar[Limits]
-    _head_timer: asyncio.TimerHandle | None = None
-    _head_bytes = 0
-    _head_complete = False
+    _head_timer: asyncio.TimerHandle | None = None  # refuses a head that takes too long
+    _head_bytes = 0  # bytes received while the head is incomplete
+    _head_complete = False  # whether the headers of the current request have ended
 
     def connection_made(self, transport: Any) -> None:
-        """Refuse a connection over the limit, or wait for its first request."""
+        """Refuse a connection if there are too many; else wait for its first request."""
         super().connection_made(transport)
         if len(self.connections) > self.limits.connections:
             self._refuse(429, "The server has reached its maximum number of connections.")
@@ -49,7 +52,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; drop a trailer, as the headers have been checked already."""
+        """Keep a header; drop a trailer, which would bypass the checks of the headers."""
         if not self._head_complete:
             super().on_header(name, value)
 
@@ -61,11 +64,13 @@ class LimitedProtocol(HttpToolsProtocol):
         """
         self._reset_head_limits()
         self._head_complete = True
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        separators = 4  # bytes of ": " and of the line break
+        header_sizes = (len(name) + len(value) + separators for name, value in self.headers)
+        size = len(self.url) + sum(header_sizes)
         if size > self.limits.head_bytes:
             self._refuse_long_head()
             raise ValueError("The request head is too long.")
-        if len(self.pipeline) >= PIPELINED:
+        if len(self.pipeline) >= MAX_PIPELINED:
             self.transport.abort()
             raise ValueError("Too many pipelined requests.")
         if not self.url.startswith(b"/"):
@@ -73,25 +78,25 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _use_host_of_target(self) -> None:
-        """Replace the Host header with the host of an absolute target (RFC 9112, 3.2.2)."""
+        """Replace the Host header by the host of a target that is a URL (RFC 9112, 3.2.2)."""
         host = httptools.parse_url(self.url).host
         if host is not None:
             self.headers[:] = [pair for pair in self.headers if pair[0] != b"host"]
             self.headers.append((b"host", host))
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse invalid HTTP, unless the connection is closing for another reason."""
+        """Refuse a request that is not valid HTTP, unless the connection is closing already."""
         self._refuse(400, msg)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Stop the timer of a connection that has ended."""
         self._reset_head_limits()
         super().connection_lost(exc)
 
     def timeout_keep_alive_handler(self) -> None:
         """Abort an idle connection.
 
-        Closing it would wait until the client has read everything, which may never happen.
+        Closing it instead would wait until the client has read all data, which may never happen.
         """
         self.transport.abort()
 
@@ -116,6 +121,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._refuse(431, f"Expected headers of at most {self.limits.head_bytes:,} bytes.")
 
     def _refuse(self, status: int, detail: str) -> None:
+        """Send a refusal and close the connection, unless it is closing already."""
         self._reset_head_limits()
         if self.transport.is_closing():
             return

@@ -32,7 +32,7 @@ class Decoders:
         self.limits = limits
         self.count = count
         self._free: asyncio.Queue[Process] = asyncio.Queue()
-        # Decodings and replacements, which continue when a request is cancelled.
+        # Decodings and replacements that are running. They continue when a request is cancelled.
         self._running: set[asyncio.Task[object]] = set()
 
     async def start(self) -> None:
@@ -54,10 +54,11 @@ class Decoders:
         await self._add_decoder()
 
     def _replace_in_background(self, process: Process) -> None:
-        """Replace a process in the background."""
+        """Replace a process, without waiting for the new one."""
         self._track(self._replace(process))
 
     def _track(self, work: Coroutine[object, None, T]) -> asyncio.Task[T]:
+        """Run work as a task, and keep a reference to the task until it is done."""
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._forget)
@@ -66,38 +67,44 @@ class Decoders:
     def _forget(self, task: asyncio.Task[object]) -> None:
         self._running.discard(task)
         if not task.cancelled():
-            task.exception()  # retrieved here in case the request was cancelled
+            task.exception()  # asyncio would log an exception that nobody retrieves
 
     async def decode(
-        self, data: bytes, channels: int, inputs: Inputs, crop: bool, side: int
+        self, data: bytes, channels: int, inputs: Inputs, crop: bool, max_side: int
     ) -> np.ndarray:
-        """Return an image (C, H, W), uint8, of a model's size.
+        """Return an image (C, H, W), uint8, resized to the size that a model expects.
 
         Args:
             data: content of the file.
             channels: number of channels C.
-            inputs: images that the model expects.
-            crop: whether to crop an image of different proportions at its centre.
-            side: maximum longer side in pixels, for a model that accepts any size.
+            inputs: the images that the model expects.
+            crop: whether to crop an image of a different aspect ratio at its centre, instead of
+                stretching it.
+            max_side: maximum longer side in pixels, for a model that accepts any size.
 
         Raises:
-            Refused: not a supported image, broken, too large, or too slow to decode.
+            Refused: the image has an unsupported format, is broken or too large, or takes too long.
         """
         height, width = inputs.size or (0, 0)
         limits = self.limits
-        options = (height, width, inputs.short_side or 0, channels, limits.pixels, side, crop)
+        options = (height, width, inputs.short_side or 0, channels, limits.pixels, max_side, crop)
         while (process := await self._free.get()).returncode is not None:
             self._replace_in_background(process)  # it died while idle
-        # Shielded: replacing a process takes long, so a cancelled request does not kill it.
+        # Shielded from the cancellation of the request, after which the process would have to be
+        # replaced, which takes longer than the decoding.
         decoding = self._track(self._decode_with(process, REQUEST.pack(len(data), *options) + data))
-        decoded, body = await asyncio.shield(decoding)
-        if not decoded:
+        is_decoded, body = await asyncio.shield(decoding)
+        if not is_decoded:
             raise Refused(422, f"The image cannot be read: {body.decode()}.")
         shape = SHAPE.unpack_from(body)
         return np.frombuffer(body, np.uint8, offset=SHAPE.size).reshape(shape)
 
     async def _decode_with(self, process: Process, request: bytes) -> tuple[bool, bytes]:
-        """Return the response of a process, and release the process or replace it."""
+        """Return the response of a process, which is then free again, or replaced if it failed.
+
+        Returns:
+            Whether the image was decoded; and its shape and pixels, or the error.
+        """
         try:
             async with asyncio.timeout(self.limits.decode_seconds):
                 response = await _send(process, request)
@@ -115,6 +122,8 @@ class Decoders:
 
 
 async def _spawn_decoder() -> Process:
+    """Start a decoding process and wait until it is ready."""
+    # -P: modules in the working folder are not imported.
     command = (sys.executable, "-P", "-m", "foveal.deployment.serve.decoder")
     process = await asyncio.create_subprocess_exec(
         *command, stdin=PIPE, stdout=PIPE, env=_ENVIRONMENT
@@ -129,6 +138,7 @@ async def _spawn_decoder() -> Process:
 
 
 async def _send(process: Process, request: bytes) -> tuple[bool, bytes]:
+    """Send a request to a process, and return whether the image was decoded, and the result."""
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -136,8 +146,8 @@ async def _send(process: Process, request: bytes) -> tuple[bool, bytes]:
     except RuntimeError:  # raised by uvloop for a closed pipe
         raise BrokenPipeError from None
     await process.stdin.drain()
-    decoded, length = RESPONSE.unpack(await process.stdout.readexactly(RESPONSE.size))
-    return decoded, await process.stdout.readexactly(length)
+    is_decoded, length = RESPONSE.unpack(await process.stdout.readexactly(RESPONSE.size))
+    return is_decoded, await process.stdout.readexactly(length)
 
 
 async def _kill(process: Process) -> None:

@@ -7,7 +7,7 @@ MEGABYTE = 1_000_000
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits for all clients.
+    """Limits on requests, which are the same for all clients.
 
     Attributes:
         body_bytes: bytes of a request body.
@@ -19,13 +19,14 @@ class Limits:
         slow_waiting: images that wait for a post-hoc method; more are refused with 429.
         requests: requests that are received or processed at a time; more are refused with 429.
         connections: connections that are open at a time; more are refused with 429.
-        head_bytes: bytes of a request line with its headers.
-        head_seconds: time for a client to send the request line and headers.
-        body_seconds: time for a client to send a body.
-        decode_seconds: time for decoding an image, before the process is killed.
+        head_bytes: bytes of a request's head, which is the request line and the headers.
+        head_seconds: time in which a client must send the head of a request.
+        body_seconds: time in which a client must send a body.
+        decode_seconds: time for decoding an image, after which the decoding process is killed.
         request_seconds: time from the headers of a request to the end of its response.
-        side: longer side in pixels for a model that accepts any size; larger images are shrunk.
-        large_side: the same for a model that reads large images in part.
+        side: maximum longer side in pixels for a model that accepts any size; larger images are
+            shrunk to it.
+        large_side: maximum longer side in pixels for a model that reads only parts of an image.
     """
 
     body_bytes: int = 10 * MEGABYTE

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from foveal.deployment.serve.auth import Credentials
 from foveal.deployment.serve.limits import Limits
-from foveal.deployment.serve.refusal import Received, Refused, busy, refuse
+from foveal.deployment.serve.refusal import BodyReceiver, Refused, busy_error, refuse
 
 PUBLIC_PATH = "/healthz"  # the health check needs no credentials and reveals nothing
 CHALLENGE = {"www-authenticate": 'Basic realm="Foveal Studio", charset="UTF-8"'}
@@ -25,7 +25,8 @@ SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
-# Headers that decide what is allowed. If one is sent twice, a proxy may have checked the other.
+# Headers that decide whether a request is allowed. They may be sent only once: a proxy in front of
+# this server may have checked one copy, and we would use the other.
 SINGLE_HEADERS = (
     b"host",
     b"authorization",
@@ -40,14 +41,14 @@ _SECURITY_PAIRS = [(name.encode(), value.encode()) for name, value in SECURITY_H
 
 
 class RequestLimits:
-    """ASGI middleware that checks requests, limits their time, and refuses with 4xx.
+    """ASGI middleware that refuses invalid requests with 4xx, and limits the time of the others.
 
     Args:
-        app: the application behind it.
+        app: the wrapped application.
         limits: limits on requests and their time.
-        credentials: required credentials; None for none.
-        hosts: allowed host names; None for any. Another site can point its own name to 127.0.0.1
-            (DNS rebinding); the Host header then has that name.
+        credentials: required credentials; None for open access.
+        hosts: allowed names in the Host header; None for any. Without this check, another site
+            could point its own name to 127.0.0.1 and so read responses (DNS rebinding).
     """
 
     def __init__(
@@ -61,35 +62,40 @@ class RequestLimits:
         self.limits = limits
         self.credentials = credentials
         self.hosts = None if hosts is None else frozenset(hosts)
-        self.active = 0
+        self.active_requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Process or refuse one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        sender, body = _Sender(send), Received(receive)
+        sender, receiver = _Sender(send), BodyReceiver(receive)
         if scope["method"] == "HEAD":  # processed as GET; the server omits the body
             scope = {**scope, "method": "GET"}
-        scope["foveal.body"] = body
+        scope["foveal.receiver"] = receiver
         try:
             self._check(scope)
-            self.active += 1
+            self.active_requests += 1
             try:
                 async with asyncio.timeout(self.limits.request_seconds):
-                    await self.app(scope, body, sender)
+                    await self.app(scope, receiver, sender)
             finally:
-                self.active -= 1
+                self.active_requests -= 1
         except Refused as refused:
-            await refuse(refused, body, sender)
+            await refuse(refused, receiver, sender)
         except TimeoutError:
             if sender.started:
                 raise  # closes the connection, as the response is incomplete
             seconds = f"{self.limits.request_seconds:g}"
-            refusal = busy(f"The request took longer than {seconds} s: the server is busy.")
-            await refuse(refusal, body, sender)
+            refusal = busy_error(f"The request took longer than {seconds} s: the server is busy.")
+            await refuse(refusal, receiver, sender)
 
     def _check(self, scope: Scope) -> None:
+        """Check the headers of a request.
+
+        Raises:
+            Refused: the request is invalid or not allowed, or there are too many requests.
+        """
         headers = _by_name(scope["headers"])
         if scope["http_version"] == "1.1" and b"host" not in headers:
             raise Refused(400, "Expected a Host header, but got none.")
@@ -103,8 +109,8 @@ class RequestLimits:
                 raise Refused(401, "The user, the password or the token is wrong.", CHALLENGE)
         if scope["method"] != "GET" and headers.get(b"sec-fetch-site") == b"cross-site":
             raise Refused(403, "Requests from other sites are not allowed.")
-        if self.active >= self.limits.requests:
-            raise busy("The server has reached its maximum number of requests.")
+        if self.active_requests >= self.limits.requests:
+            raise busy_error("The server has reached its maximum number of requests.")
 
 
 class _Sender:

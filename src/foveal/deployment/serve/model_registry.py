@@ -1,4 +1,4 @@
-"""Registry of the served models, which are loaded on first use."""
+"""Registry of the models that clients may use, which are loaded on first use."""
 
 import threading
 from collections.abc import Sequence
@@ -15,21 +15,16 @@ from foveal.explainers import EXPLAINERS, OWN
 from foveal.explanation import Explanation
 from foveal.foundation.errors import UserError, split_name, unknown_name
 from foveal.foundation.escaping import printable
-from foveal.models import (
-    MODELS,
-    ImageModel,
-    Inputs,
-    model_type,
-)
+from foveal.models import MODELS, ImageModel, Inputs, model_type
 from foveal.models.abilities import Ability
 
 
-class Served:
-    """A served model.
+class ServedModel:
+    """A model that clients may use.
 
     Args:
-        name: its name for clients.
-        source: see `zoo.load`; never supplied by a client.
+        name: the name that clients use.
+        source: name, run folder or Hub id as for `zoo.load`; it never comes from a client.
         runtime: `torch` or `onnx`.
 
     Raises:
@@ -52,20 +47,25 @@ class Served:
         # Supported explanation methods, the model's own first.
         self.methods = [name for name, kind in EXPLAINERS.items() if kind.needs <= self.abilities]
         self.trained_on: str | None = self.card.get("trained_on")
-        self.judge: Served | None = None  # an independent judge of its evidence
+        # A classifier trained independently, to tell how much evidence a region contains.
+        self.judge: ServedModel | None = None
         self.is_ready = False
         self._loading = threading.Lock()
 
     @cached_property
     def network(self) -> ImageModel:
-        """The model, in evaluation mode; exporting it for ONNX Runtime takes seconds."""
+        """The model, in evaluation mode.
+
+        The first access loads it; for ONNX Runtime it is also exported, which takes seconds.
+        """
         return onnx.load(self.source, self.runtime)
 
     @cached_property
     def slow_network(self) -> ImageModel:
-        """A copy for post-hoc methods, whose hooks must not affect the inference of other threads.
+        """A copy for post-hoc methods, run by PyTorch.
 
-        Used only by the thread of the slow queue.
+        The hooks of post-hoc methods must not affect inference in other threads. The copy is used
+        only by the thread of the slow queue.
         """
         return zoo.load(self.source)
 
@@ -76,11 +76,11 @@ class Served:
 
     @property
     def grey(self) -> Tensor:
-        """The mean of the training images, (1, C, 1, 1)."""
+        """The mean of the training images in [0, 1], (1, C, 1, 1); 0 if it is unknown."""
         return torch.tensor(self.inputs.mean or (0.0,)).reshape(1, -1, 1, 1)
 
-    def ready(self) -> "Served":
-        """Load the model if needed and return self; thread-safe."""
+    def load(self) -> "ServedModel":
+        """Load the model unless it is loaded, and return self. This is thread-safe."""
         with self._loading:
             _ = self.network
         self.is_ready = True
@@ -88,7 +88,7 @@ class Served:
 
     @property
     def default_method(self) -> str:
-        """The default method: the model's own, or a post-hoc one if it sees the whole image."""
+        """The model's own method, or a post-hoc one if the model's evidence is the whole image."""
         if self.kind.evidence_kind == "image":
             return next((name for name in self.methods if name != OWN), OWN)
         return OWN
@@ -117,14 +117,16 @@ class Served:
         }
 
 
-FIRST = ("mnist-focus", "mnist-attention")  # first on the page if the whole zoo is served
+# Models at the top of the page, if the server offers all models of the zoo.
+TOP_MODELS = ("mnist-focus", "mnist-attention")
 
 
 class Models:
-    """The served models by name, in the order of the page.
+    """The models that clients may use, by name and in the order of the page.
 
     Args:
-        sources: see `zoo.load`; the first is the page's default. Default: the whole zoo.
+        sources: names, run folders or Hub ids as for `zoo.load`; the first is the page's default.
+            By default, all models of the zoo.
         runtime: `torch` or `onnx`.
 
     Raises:
@@ -132,25 +134,26 @@ class Models:
     """
 
     def __init__(self, sources: Sequence[str] = (), runtime: str = "torch"):
-        self.by_name: dict[str, Served] = {}
-        for source in sources or [*FIRST, *(name for name in zoo.names() if name not in FIRST)]:
+        self.by_name: dict[str, ServedModel] = {}
+        other_names = (name for name in zoo.names() if name not in TOP_MODELS)
+        for source in sources or [*TOP_MODELS, *other_names]:
             name = Path(source).resolve().name if Path(source).is_dir() else source
             if source in zoo.names():
                 name = source
-            name = printable(name)  # which forms and JSON leave unchanged
+            name = printable(name)  # forms and JSON do not change a printable name
             if name in self.by_name:
                 raise UserError(f"Two models are named {name!r}: rename a folder.")
-            self.by_name[name] = Served(name, source, runtime)
-        for served in self.by_name.values():
-            judge = zoo.judge_of(served.trained_on) if served.trained_on else None
-            if judge not in (None, served.name):
-                served.judge = self.by_name.get(judge)
+            self.by_name[name] = ServedModel(name, source, runtime)
+        for model in self.by_name.values():
+            judge = zoo.judge_of(model.trained_on) if model.trained_on else None
+            if judge not in (None, model.name):
+                model.judge = self.by_name.get(judge)
 
-    def __getitem__(self, name: str) -> Served:
-        """Return the model with a name from a client.
+    def __getitem__(self, name: str) -> ServedModel:
+        """Return the model of the name that a client sent.
 
         Raises:
-            Refused: no served model has that name.
+            Refused: no model has that name.
         """
         if name not in self.by_name:
             raise Refused(404, str(unknown_name("model", name[:100], self.by_name)))

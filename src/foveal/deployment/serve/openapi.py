@@ -1,4 +1,4 @@
-"""Texts, schemas and examples of the OpenAPI description."""
+"""Texts, schemas and examples of the API's description in the OpenAPI format."""
 
 from typing import Any
 
@@ -50,6 +50,7 @@ _REFUSALS = {
 
 
 def _form_schema() -> dict[str, object]:
+    """Return the schema of a request as a form, in which files replace the images as text."""
     schema = ExplainOptions.model_json_schema()
     text = {"type": "string"}
     properties = {

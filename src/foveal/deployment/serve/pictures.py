@@ -1,4 +1,4 @@
-"""Tensors as PNG data URLs, for pictures in JSON."""
+"""Images as data URLs of PNGs, for JSON."""
 
 import base64
 import io
@@ -20,7 +20,10 @@ def data_url(image: Tensor) -> str:
 
 
 def pictures(explanation: Explanation) -> dict[str, object]:
-    """Return the pictures of one explanation: input, patches, thumbnail and rebuilt image."""
+    """Return the images of an explanation of one image, as data URLs.
+
+    They are the input, and the patches, the thumbnail and the rebuilt image if there are any.
+    """
     urls: dict[str, object] = {"image": data_url(explanation.images[0])}
     if explanation.patches is not None:
         urls["patches"] = [data_url(patch) for patch in explanation.patches[0]]

@@ -1,4 +1,4 @@
-"""Refusals of requests: a status and one sentence, as JSON."""
+"""Refusals of requests: responses with an error status, and the reason in one sentence of JSON."""
 
 import asyncio
 import json
@@ -9,6 +9,7 @@ from starlette.types import Message, Receive, Send
 from foveal.foundation.escaping import printable
 
 DETAIL_LENGTH = 1000  # names and JSON keys of clients may be megabytes long
+# Limits on the time and bytes for reading the rest of a refused request.
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 64_000_000
 
@@ -18,25 +19,26 @@ class Refused(Exception):
 
     Args:
         status: HTTP status, from 400.
-        detail: one sentence for the client; put on one line, and cut if too long.
+        detail: one sentence for the client; put on one line and truncated if too long.
         headers: further headers of the response.
     """
 
     def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None):
-        text = printable(detail[:DETAIL_LENGTH]) + "…" * (len(detail) > DETAIL_LENGTH)
-        super().__init__(text)
+        self.detail = printable(detail[:DETAIL_LENGTH])
+        if len(detail) > DETAIL_LENGTH:
+            self.detail += "…"
+        super().__init__(self.detail)
         self.status = status
-        self.detail = text
         self.headers = dict(headers or {})
 
 
-def busy(reason: str) -> Refused:
-    """Return the refusal of a request for lack of capacity, with a time to retry."""
+def busy_error(reason: str) -> Refused:
+    """Return the refusal of a request for lack of capacity; it tells the client when to retry."""
     return Refused(429, f"{reason} Try again in a second.", {"retry-after": "1"})
 
 
-class Received:
-    """Receives a request's body, and records whether it is complete."""
+class BodyReceiver:
+    """Receives the body of a request, and records whether it has arrived completely."""
 
     def __init__(self, receive: Receive):
         self.receive = receive
@@ -49,11 +51,11 @@ class Received:
         return message
 
 
-async def refuse(refused: Refused, receive: Received, send: Send) -> None:
+async def refuse(refused: Refused, receive: BodyReceiver, send: Send) -> None:
     """Send a refusal; if the client is still sending, discard the rest and close the connection.
 
-    Closing a connection with unread data resets it, and the client may lose the response. The rest
-    is therefore read, up to a limit of time and bytes.
+    The rest is read, up to a limit of time and bytes, because closing a connection with unread data
+    resets it, and the client may then lose the response.
     """
     body = json.dumps({"detail": refused.detail}).encode()
     headers = {
@@ -73,7 +75,7 @@ async def refuse(refused: Refused, receive: Received, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _discard(receive: Received) -> None:
+async def _discard(receive: BodyReceiver) -> None:
     discarded = 0
     while not receive.complete and discarded < LINGER_BYTES:
         discarded += len((await receive()).get("body", b""))

@@ -1,4 +1,4 @@
-"""Request schemas: a model, images, and how to explain them."""
+"""Schemas of requests: a model, images, and how to explain them."""
 
 import base64
 import binascii
@@ -15,11 +15,11 @@ from foveal.foundation.errors import UserError
 from foveal.foundation.files import parse_json
 
 MAX_VALUES = 10_000  # values per JSON text, keys included
-_BEFORE_VALUE = (b",", b":", b"[", b"{")  # one of these precedes each value except the first
+_BEFORE_VALUE = (b",", b":", b"[", b"{")  # one of these precedes each JSON value but the first
 
 Show = Literal["maps", "pictures", "evidence"]
 Keypoint = tuple[float, float]
-M = TypeVar("M", bound=BaseModel)
+Schema = TypeVar("Schema", bound=BaseModel)
 
 
 class ExplainOptions(BaseModel):
@@ -86,46 +86,46 @@ class ExplainRequest:
 
 
 def from_form(form: Form, limits: Limits) -> ExplainRequest:
-    """Return the request of a multipart form.
+    """Return the request in a multipart form.
 
     Raises:
-        Refused: something is missing, unknown, or over a limit.
+        Refused: a value is missing, unknown, invalid, or over a limit.
     """
     values: dict[str, object] = dict(form.values)
     if "show" in form.values:
         values["show"] = [part.strip() for part in form.values["show"].split(",") if part.strip()]
     for name in ("keypoints", "scales"):
         if name in form.values:
-            values[name] = _json(form.values[name].encode(), name)
+            values[name] = _parse_json(form.values[name].encode(), name)
     options = _validate(ExplainOptions, values)
     _check_count(len(form.files), limits)
     return ExplainRequest(options, form.files)
 
 
 def from_json(body: bytes, limits: Limits) -> ExplainRequest:
-    """Return the request of a JSON object.
+    """Return the request in a JSON object.
 
     Raises:
-        Refused: something is missing, unknown, not base64, or over a limit.
+        Refused: a value is missing, unknown, invalid, or over a limit, or an image is not base64.
     """
-    options = _validate(ExplainJson, _json(body, "the body"))
+    options = _validate(ExplainJson, _parse_json(body, "the body"))
     texts = [*([options.image] if options.image is not None else []), *(options.images or [])]
     _check_count(len(texts), limits)
     names = [f"image {number}" for number in range(1, len(texts) + 1)]
     files = [(name, _decode_base64(text, name)) for name, text in zip(names, texts, strict=True)]
-    # The texts are dropped, to save memory while the request waits.
+    # The base64 texts are dropped to save memory while the request waits.
     return ExplainRequest(options.model_copy(update={"image": None, "images": None}), files)
 
 
-def _check_count(images: int, limits: Limits) -> None:
-    if not images:
+def _check_count(image_count: int, limits: Limits) -> None:
+    if not image_count:
         raise Refused(422, "Expected an image, but got none: send it as a file named `image`.")
-    if images > limits.images:
-        raise Refused(413, f"Expected at most {limits.images} images, but got {images}.")
+    if image_count > limits.images:
+        raise Refused(413, f"Expected at most {limits.images} images, but got {image_count}.")
 
 
-def _json(text: bytes, name: str) -> object:
-    # Counted before parsing, as millions of values take gigabytes and many seconds.
+def _parse_json(text: bytes, name: str) -> object:
+    # Counted before parsing, because millions of values take gigabytes and many seconds.
     if sum(map(text.count, _BEFORE_VALUE)) > MAX_VALUES:
         raise Refused(422, f"Expected at most {MAX_VALUES:,} values in {name}.")
     try:
@@ -143,9 +143,14 @@ def _decode_base64(text: str, name: str) -> bytes:
         raise Refused(422, f"{name}: not base64.") from None
 
 
-def _validate(kind: type[M], values: object) -> M:
+def _validate(schema: type[Schema], values: object) -> Schema:
+    """Return values as an instance of a schema.
+
+    Raises:
+        Refused: a value is invalid; the first such value is reported.
+    """
     try:
-        return kind.model_validate(values)
+        return schema.model_validate(values)
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part)[:40] for part in details["loc"]) or "the body"

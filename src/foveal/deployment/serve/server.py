@@ -1,4 +1,4 @@
-"""`foveal serve`: run the application with uvicorn."""
+"""The server of `foveal serve`, which runs the application with uvicorn."""
 
 import ipaddress
 import socket
@@ -26,10 +26,11 @@ from foveal.deployment.serve.model_registry import Models
 from foveal.foundation.memory import keep_freed_memory
 
 KEEP_ALIVE_SECONDS = 15
-# How long the inference thread may hold the interpreter. The event loop needs it ten times per
-# request, so Python's default of 5 ms would halve the throughput.
+# How long the inference thread may hold the interpreter while another thread waits for it. The
+# event loop needs it ten times per request, so that Python's default of 5 ms would halve the
+# throughput.
 SWITCH_SECONDS = 0.0005
-LOCAL = ("localhost", "127.0.0.1", "[::1]")
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")  # in Host headers
 
 
 def build_app(
@@ -38,12 +39,13 @@ def build_app(
     """Return the application that `serve` runs, for tests and for other ASGI servers.
 
     Args:
-        models: the served models.
+        models: the models that clients may use.
         limits: limits on requests.
         credentials: required credentials; if None, only requests to this machine are accepted.
     """
     api = build_api(Studio(models, limits))
-    return RequestLimits(api, limits, credentials, hosts=LOCAL if credentials is None else None)
+    hosts = LOCAL_HOSTS if credentials is None else None
+    return RequestLimits(api, limits, credentials, hosts)
 
 
 def serve(
@@ -54,15 +56,15 @@ def serve(
     credentials: Credentials | None,
     notify: Callable[[str], None],
 ) -> None:
-    """Serve until the process is interrupted or terminated.
+    """Run the server until the process is interrupted or terminated.
 
     Args:
-        models: the served models.
+        models: the models that clients may use.
         host: name or address to bind to.
         port: port to bind to; 0 for any free port.
         limits: limits on requests.
-        credentials: required unless the host is a loopback address.
-        notify: called with the address of the page.
+        credentials: required credentials; None only if the host is a loopback address.
+        notify: called once with a line of text that holds the address of the page.
 
     Raises:
         UserError: credentials are missing for a host other than loopback, or the address is in use.

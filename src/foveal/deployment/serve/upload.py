@@ -10,12 +10,12 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from foveal.deployment.serve.limits import Limits
-from foveal.deployment.serve.refusal import Refused, busy
+from foveal.deployment.serve.refusal import Refused, busy_error
 
-PARTS = 64  # maximum parts of a form
-VALUE_BYTES = 65_536  # maximum bytes of a part that is not a file
-LENGTH_DIGITS = 18  # maximum digits of a Content-Length
-NAME_LENGTH = 200  # maximum characters of a file name
+MAX_PARTS = 64  # parts of a form
+MAX_VALUE_BYTES = 65_536  # bytes of a part that is not a file
+MAX_LENGTH_DIGITS = 18  # digits of a Content-Length header
+MAX_NAME_LENGTH = 200  # characters of a file name
 
 
 @dataclass
@@ -24,7 +24,8 @@ class Form:
 
     Attributes:
         values: text by name.
-        files: name and content of each file; the client's name is only returned, never opened.
+        files: name and content of each file; the name comes from the client, is returned to it,
+            and never opened.
     """
 
     values: dict[str, str] = field(default_factory=dict)
@@ -32,11 +33,11 @@ class Form:
 
 
 class Budget:
-    """Limit on the bytes that all requests together may hold.
+    """A limit on the bytes that all requests together may hold in memory.
 
     Args:
         limit: maximum number of bytes.
-        contents: contents of the bytes, for messages.
+        contents: what the bytes are, such as `uploads`, for messages.
     """
 
     def __init__(self, limit: int, contents: str):
@@ -55,7 +56,7 @@ class Budget:
 
 
 class Reservation:
-    """The bytes of a budget that one request holds.
+    """The bytes of a budget that are reserved for one request.
 
     Args:
         budget: the budget of all requests.
@@ -66,7 +67,7 @@ class Reservation:
         self.reserved = 0
 
     def reserve(self, count: int) -> None:
-        """Reserve more bytes.
+        """Reserve `count` more bytes.
 
         Raises:
             Refused: the budget is exceeded.
@@ -74,17 +75,17 @@ class Reservation:
         self.reserved += count
         self.budget.reserved += count
         if self.budget.reserved > self.budget.limit:
-            raise busy(f"The server has no memory left for more {self.budget.contents}.")
+            raise busy_error(f"The server has no memory left for more {self.budget.contents}.")
 
 
 async def receive_body(request: Request, limits: Limits, reservation: Reservation) -> bytes:
     """Return the body of a request.
 
     Raises:
-        Refused: too large, too slow, incomplete, or over the budget.
+        Refused: the body is too large, too slow or incomplete, or the budget is exceeded.
     """
     length = request.headers.get("content-length", "0")
-    if len(length) > LENGTH_DIGITS or not length.isdecimal() or int(length) > limits.body_bytes:
+    if len(length) > MAX_LENGTH_DIGITS or not length.isdecimal() or int(length) > limits.body_bytes:
         raise _too_large(limits)
     try:
         async with asyncio.timeout(limits.body_seconds):
@@ -95,7 +96,8 @@ async def receive_body(request: Request, limits: Limits, reservation: Reservatio
 
 
 async def _read_chunks(request: Request, limits: Limits, reservation: Reservation) -> bytes:
-    parts = []
+    """Return the body of a request, and reserve memory as it arrives."""
+    chunks = []
     while True:
         message = await request.receive()
         if message["type"] != "http.request":
@@ -104,9 +106,9 @@ async def _read_chunks(request: Request, limits: Limits, reservation: Reservatio
         reservation.reserve(len(chunk))
         if reservation.reserved > limits.body_bytes:
             raise _too_large(limits)
-        parts.append(chunk)
+        chunks.append(chunk)
         if not message.get("more_body", False):
-            return b"".join(parts)
+            return b"".join(chunks)
 
 
 def _too_large(limits: Limits) -> Refused:
@@ -136,17 +138,22 @@ def read_form(body: bytes, content_type: str) -> Form:
 
 
 class _FormCollector:
-    """Callbacks for the multipart parser that collect the form."""
+    """Callbacks of the multipart parser, which collect the parts of a form.
+
+    The parser calls them with a buffer, and the start and end of the new bytes in it. The bytes of
+    a name or value may arrive in several calls.
+    """
 
     def __init__(self) -> None:
         self.form = Form()
         self.complete = False
-        self.parts = 0
+        self.part_count = 0
         self.headers: dict[bytes, bytes] = {}
-        self.name = self.value = self.data = b""
-        self.pieces: list[bytes] = []
+        self.header_name = self.header_value = b""
+        self.chunks: list[bytes] = []
 
     def callbacks(self) -> dict[str, object]:
+        """Return the callbacks by the names that the parser uses."""
         return {
             "on_part_begin": self._part_begin,
             "on_header_field": self._header_name,
@@ -158,38 +165,39 @@ class _FormCollector:
         }
 
     def _part_begin(self) -> None:
-        self.parts += 1
-        if self.parts > PARTS:
-            raise Refused(413, f"Expected at most {PARTS} parts in a form.")
-        self.headers, self.pieces = {}, []
+        self.part_count += 1
+        if self.part_count > MAX_PARTS:
+            raise Refused(413, f"Expected at most {MAX_PARTS} parts in a form.")
+        self.headers, self.chunks = {}, []
 
     def _header_name(self, data: bytes, start: int, end: int) -> None:
-        self.name += data[start:end]
+        self.header_name += data[start:end]
 
     def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self.value += data[start:end]
+        self.header_value += data[start:end]
 
     def _header_end(self) -> None:
-        self.headers[self.name.lower()] = self.value
-        self.name = self.value = b""
+        self.headers[self.header_name.lower()] = self.header_value
+        self.header_name = self.header_value = b""
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
-        self.pieces.append(data[start:end])
+        self.chunks.append(data[start:end])
 
     def _part_end(self) -> None:
+        """Add a part to the form, as a file if it has a file name and else as a value."""
         _, options = parse_options_header(self.headers.get(b"content-disposition", b""))
         name = options.get(b"name", b"").decode("utf-8", "replace")
-        data = b"".join(self.pieces)
+        data = b"".join(self.chunks)
         if b"filename" in options:
             if name not in ("image", "images"):
                 raise Refused(422, f"Expected files named `image`, but got {name[:40]!r}.")
-            file_name = options[b"filename"].decode("utf-8", "replace")[:NAME_LENGTH]
+            file_name = options[b"filename"].decode("utf-8", "replace")[:MAX_NAME_LENGTH]
             self.form.files.append((file_name, data))
             return
         if name in self.form.values:
             raise Refused(422, f"{name[:40]!r} is given twice.")
-        if len(data) > VALUE_BYTES:
-            raise Refused(413, f"{name[:40]!r} is longer than {VALUE_BYTES:,} bytes.")
+        if len(data) > MAX_VALUE_BYTES:
+            raise Refused(413, f"{name[:40]!r} is longer than {MAX_VALUE_BYTES:,} bytes.")
         self.form.values[name] = data.decode("utf-8", "replace")
 
     def _end(self) -> None:

@@ -1,4 +1,7 @@
-"""HTML report of a comparison, with its tables as CSV, JSON and LaTeX, and its plots."""
+"""HTML report of a comparison, with its tables also as CSV, JSON and LaTeX, and its plots.
+
+A figure in the texts below is the value of a metric; a plot is a figure of Matplotlib.
+"""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -19,7 +22,7 @@ from foveal.evaluation.report.page import inline, render, write_text
 from foveal.evaluation.report.tables import csv_table, latex_table
 from foveal.explainers import CONTROLS, OWN, explainer
 from foveal.explanation import Explanation
-from foveal.foundation.columns import Column, present
+from foveal.foundation.columns import Column, present_columns
 from foveal.foundation.files import json_text
 from foveal.images.photos import Photos
 from foveal.images.values import as_floats
@@ -42,8 +45,8 @@ def write_comparison(comparison: Comparison, out: str | Path) -> Path:
     out = Path(out)
     models = [dict(row) for row in comparison.models]
     explanations = [at_top(row) for row in comparison.explanations]
-    columns = present(model_columns(), models)
-    measures = present(explanation_columns(), explanations)
+    columns = present_columns(model_columns(), models)
+    measures = present_columns(explanation_columns(), explanations)
     _write_tables(comparison, out)
     logits = {
         candidate.name: observe_all(candidate.network, comparison.test.images).logits
@@ -51,8 +54,8 @@ def write_comparison(comparison: Comparison, out: str | Path) -> Path:
     }
     plots = _plots(comparison, logits)
     for name, figure in plots.items():
-        for kind in ("png", "svg"):
-            _save(figure, out / "plots" / f"{name}.{kind}")
+        for extension in ("png", "svg"):
+            _save(figure, out / "plots" / f"{name}.{extension}")
     page = render(
         "compare.html",
         test=comparison.test,
@@ -79,8 +82,8 @@ def _write_tables(comparison: Comparison, out: Path) -> None:
     """Write the figures as CSV, LaTeX and JSON."""
     models = [dict(row) for row in comparison.models]
     explanations = [at_top(row) for row in comparison.explanations]
-    columns = present(model_columns(), models)
-    measures = present(explanation_columns(), explanations)
+    columns = present_columns(model_columns(), models)
+    measures = present_columns(explanation_columns(), explanations)
     write_text(out / "models.csv", csv_table(models))
     write_text(out / "explanations.csv", csv_table(comparison.explanations))
     write_text(out / "models.tex", latex_table(["model"], columns, models))
@@ -90,20 +93,22 @@ def _write_tables(comparison: Comparison, out: Path) -> None:
 
 
 def _rows(
-    names: Sequence[str], rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]
+    headings: Sequence[str], rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]
 ) -> list[dict[str, object]]:
-    """Return the rows of an HTML table."""
+    """Return the rows of an HTML table, each with its heading and the formatted figures."""
     return [
-        {"name": name, "cells": [column.cell(row) for column in columns]}
-        for name, row in zip(names, rows, strict=True)
+        {"name": heading, "cells": [column.cell(row) for column in columns]}
+        for heading, row in zip(headings, rows, strict=True)
     ]
 
 
 def _heading(row: Mapping[str, Any]) -> str:
+    """Return the model's name, followed by the method unless the model explains itself."""
     return row["model"] if row["method"] == OWN else f"{row['model']} {row['method']}"
 
 
 def _plots(comparison: Comparison, logits: Mapping[str, Tensor]) -> dict[str, "Figure"]:
+    """Return the plots by file name without extension; those without any data are left out."""
     rows = comparison.models
     plots = {
         "accuracy-evidence": plotting.frontier(
@@ -115,18 +120,23 @@ def _plots(comparison: Comparison, logits: Mapping[str, Tensor]) -> dict[str, "F
             logarithmic=True,
         ),
     }
-    judged = _judged_points(comparison)
-    if judged:
-        plots["judged-evidence"] = plotting.judged_curves(judged)
+    judged_points = _judged_points(comparison)
+    if judged_points:
+        plots["judged-evidence"] = plotting.judged_curves(judged_points)
     curves = {candidate.name: zoo.curve(candidate.name) for candidate in comparison.candidates}
-    trained = {name: curve for name, curve in curves.items() if curve and "val_accuracy" in curve}
-    if trained:
-        plots["learning"] = plotting.learning_curves(trained)
+    accuracy_curves = {
+        name: curve for name, curve in curves.items() if curve and "val_accuracy" in curve
+    }
+    if accuracy_curves:
+        plots["learning"] = plotting.learning_curves(accuracy_curves)
     return plots
 
 
 def _judged_points(comparison: Comparison) -> dict[str, list[tuple[float, float]]]:
-    """Return pairs (fraction of pixels shown, accuracy of the judge) for each explanation."""
+    """Return pairs (fraction of pixels shown, accuracy of the judge) for each explanation.
+
+    There is one pair for patches, and one for each fraction of pixels at which maps are judged.
+    """
     points: dict[str, list[tuple[float, float]]] = {}
     for row in comparison.explanations:
         prefix, suffix = "sufficiency_at_", "%"
@@ -143,14 +153,15 @@ def _judged_points(comparison: Comparison) -> dict[str, list[tuple[float, float]
 
 
 def _galleries(comparison: Comparison, logits: Mapping[str, Tensor]) -> list[dict[str, str]]:
-    """Return galleries of the same images under every explanation.
+    """Return galleries of the same images under every explanation except the controls.
 
-    One gallery each for confident and correct, uncertain, and confident and wrong predictions.
+    There is one gallery each for confident and correct, uncertain, and confident and wrong
+    predictions of the first model. Galleries without images are left out.
     """
-    first = comparison.candidates[0]
-    test = comparison.test_of(first)
+    first_candidate = comparison.candidates[0]
+    test = comparison.test_of(first_candidate)
     rows = [row for row in comparison.explanations if row["method"] not in CONTROLS]
-    confidences, predictions = logits[first.name].softmax(dim=-1).max(dim=1)
+    confidences, predictions = logits[first_candidate.name].softmax(dim=-1).max(dim=1)
     correct = predictions == test.labels
     order = confidences.argsort(descending=True)
     groups = {
@@ -165,29 +176,31 @@ def _galleries(comparison: Comparison, logits: Mapping[str, Tensor]) -> list[dic
         columns = [(_heading(row), _explain(comparison, row, indices)) for row in rows]
         labels = comparison.test_of(_candidate_of(comparison, rows[0])).labels
         picture = inline(plotting.side_by_side(columns, labels[indices]))
-        galleries.append({"name": f"{name} ({first.name})", "picture": picture})
+        galleries.append({"name": f"{name} ({first_candidate.name})", "picture": picture})
     return galleries
 
 
 def _explain(comparison: Comparison, row: Mapping[str, Any], indices: Tensor) -> list[Explanation]:
-    """Return the explanations of the images with `indices` (M,), in that order."""
+    """Return the explanations in a row of the comparison, for the images at `indices` (M,)."""
     candidate = _candidate_of(comparison, row)
     test = comparison.test_of(candidate)
     explain = explainer(row["method"])
     explanations = []
     for index in indices:
-        (image,) = test.subset(index[None]).batches(1)
-        targets = targets_of(image, comparison.explained)
-        explanation = explain(candidate.network, as_floats(image.images), targets)
+        (batch,) = test.subset(index[None]).batches(1)
+        targets = targets_of(batch, comparison.explained)
+        explanation = explain(candidate.network, as_floats(batch.images), targets)
         explanations.append(replace(explanation, classes=test.classes))
     return explanations
 
 
 def _candidate_of(comparison: Comparison, row: Mapping[str, Any]) -> Candidate:
+    """Return the model whose explanations are in a row."""
     return next(c for c in comparison.candidates if c.name == row["model"])
 
 
 def _confusions(comparison: Comparison, logits: Mapping[str, Tensor]) -> list[dict[str, str]]:
+    """Return the name and the confusion matrix, as a picture, of each model."""
     return [
         {
             "name": candidate.name,
@@ -199,13 +212,16 @@ def _confusions(comparison: Comparison, logits: Mapping[str, Tensor]) -> list[di
 
 def _confusion(test: ImageSet, logits: Tensor) -> "Figure":
     classes = logits.shape[1]
-    pairs = test.labels * classes + logits.argmax(dim=1)
-    counts = torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    cells = test.labels * classes + logits.argmax(dim=1)  # indices of the flattened matrix
+    counts = torch.bincount(cells, minlength=classes**2).reshape(classes, classes)
     return plotting.confusion_matrix(counts, test.classes)
 
 
 def _original() -> dict[str, object]:
-    """Return the section on the original project: its published figures next to Foveal's."""
+    """Return the template's values for the section on the original project.
+
+    It shows the accuracies that the project published next to Foveal's.
+    """
     sources = ("published", "rebuilt", "ours")
     rows = [
         {
@@ -227,6 +243,7 @@ def _original() -> dict[str, object]:
 
 
 def _save(figure: "Figure", path: Path) -> None:
+    """Save a plot in the format of the path's extension."""
     buffer = io.BytesIO()
     plotting.save_figure(figure, buffer, path.suffix[1:])
     write_text(path, buffer.getvalue())

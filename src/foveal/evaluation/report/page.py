@@ -1,4 +1,4 @@
-"""HTML report of models: pictures first, then the figures."""
+"""HTML report of models: first pictures, then figures, which are the values of metrics."""
 
 import base64
 import contextlib
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from foveal import plotting
 from foveal.explanation import Explanation
-from foveal.foundation.columns import Column, present
+from foveal.foundation.columns import Column, present_columns
 from foveal.foundation.errors import UserError, extra
 from foveal.foundation.escaping import printable
 from foveal.metrics.registry import model_columns
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GALLERY_IMAGES = 10  # per model
-MISTAKES = 10  # per model, the most confident
-DETAIL_IMAGES = 4  # per model, shown with the attention of each depth or the reconstruction
+MISTAKE_IMAGES = 10  # per model, the most confident mistakes
+DETAIL_IMAGES = 4  # per model, shown with the attention maps of each depth or the reconstruction
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class ReportEntry:
 
     Attributes:
         name: name of the model.
-        card: its card and figures, as printed by `foveal evaluate --json`.
-        explanation: explanation of B test images, the same images in every entry.
-        labels: (B,) their true classes.
-        curve: columns of metrics.csv, or None.
+        card: its card (recipe and versions), with the figures of `foveal evaluate --json`.
+        explanation: explanation of B test images, which are the same in every entry.
+        labels: (B,) true classes of these images.
+        curve: training curves, the columns of metrics.csv by name; or None.
         note: short note on the origin of the model.
     """
 
@@ -53,18 +53,24 @@ def write_report(
 ) -> Path:
     """Write `index.html` into a folder and return its path.
 
-    Everything is inline, so the page opens offline and can be sent as one file.
+    Pictures and styles are inside the page, so it opens offline and can be sent as one file.
+
+    Args:
+        entries: the models, in the order of the page.
+        out: the folder, which is created if missing.
+        title: title of the page.
 
     Raises:
         UserError: there are no entries, or the folder cannot be written.
     """
     if not entries:
         raise UserError("Expected at least 1 model to report on, but got none.")
+    classifiers = [entry for entry in entries if _is_classifier(entry)]
     page = render(
         "demo.html",
         title=title,
-        lead=_lead(next(filter(_is_classifier, entries), entries[0])),
-        models=[_model(entry, _columns(entries)) for entry in entries],
+        lead=_lead(classifiers[0] if classifiers else entries[0]),
+        models=[_model_values(entry, _columns(entries)) for entry in entries],
         columns=_columns(entries),
         curves=_curves(entries),
         frontier=_frontier(entries),
@@ -77,15 +83,22 @@ def write_report(
 
 
 def render(template: str, **values: object) -> str:
-    """Return a template of this package filled with values, which are escaped and printable."""
+    """Return a template of this package filled with values.
+
+    Values are escaped, and control characters in them are made visible.
+
+    Args:
+        template: file name of the template.
+        values: values by their names in the template.
+    """
     with extra("jinja2", "report"):
         from jinja2 import Environment, PackageLoader, select_autoescape
 
     loader = PackageLoader("foveal.evaluation", "report")
-    pages = Environment(
+    environment = Environment(
         loader=loader, autoescape=select_autoescape(default=True), finalize=_printable_value
     )
-    return pages.get_template(template).render(**values)
+    return environment.get_template(template).render(**values)
 
 
 def _printable_value(value: object) -> object:
@@ -99,15 +112,15 @@ def write_text(path: Path, content: str | bytes) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial_path = path.with_name(path.name + ".partial")
     data = content.encode("utf-8") if isinstance(content, str) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        os.replace(partial, path)
+        partial_path.write_bytes(data)
+        os.replace(partial_path, path)
     except OSError as error:
         with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+            partial_path.unlink(missing_ok=True)
         raise UserError(f"Cannot write to {path.parent}: {error.strerror or error}.") from None
 
 
@@ -119,7 +132,7 @@ def inline(figure: "Figure") -> str:
 
 
 def _lead(entry: ReportEntry) -> dict[str, object]:
-    """Return the first picture of the page: one explained image, drawn large."""
+    """Return the page's first picture, of one explained image, with the texts of its caption."""
     index = _typical_index(entry)
     explanation = entry.explanation[index]
     if not _is_classifier(entry):
@@ -140,11 +153,15 @@ def _lead(entry: ReportEntry) -> dict[str, object]:
 
 
 def _is_classifier(entry: ReportEntry) -> bool:
+    """Return whether the model has logits; a model that reconstructs images has none."""
     return entry.explanation.logits.shape[1] > 0
 
 
 def _typical_index(entry: ReportEntry) -> int:
-    """Return the index of a correctly classified image of median confidence."""
+    """Return the index of an image of median confidence among the correctly classified ones.
+
+    If there are none, it is chosen among all images; for a model without classes, it is the first.
+    """
     if not _is_classifier(entry):
         return 0
     indices = (entry.explanation.predictions == entry.labels).nonzero().flatten()
@@ -155,61 +172,74 @@ def _typical_index(entry: ReportEntry) -> int:
 
 
 def _detail(entry: ReportEntry) -> str | None:
-    """Return a picture of the maps at each depth for a few images, or of one image's patches."""
+    """Return a picture of a few images' attention maps, or of one image's patches.
+
+    There is a map for each depth, which is a stage of the backbone. Return None for a model with
+    neither maps nor patches.
+    """
     if entry.explanation.maps is not None:
-        rows = _spread(entry, DETAIL_IMAGES)
-        selection = _select(entry.explanation, rows)
-        return inline(plotting.attention_grid(selection, entry.labels[rows]))
+        indices = _evenly_spaced_indices(entry, DETAIL_IMAGES)
+        selection = _select(entry.explanation, indices)
+        return inline(plotting.attention_grid(selection, entry.labels[indices]))
     if entry.explanation.patches is None:
         return None
     return inline(entry.explanation[_typical_index(entry)].figure())
 
 
 def _columns(entries: Sequence[ReportEntry]) -> list[Column]:
-    return present(model_columns(), [entry.card for entry in entries])
+    return present_columns(model_columns(), [entry.card for entry in entries])
 
 
-def _model(entry: ReportEntry, columns: Sequence[Column]) -> dict[str, object]:
+def _model_values(entry: ReportEntry, columns: Sequence[Column]) -> dict[str, object]:
+    """Return the template's values for one model: names, table cells and pictures."""
     cells = [column.cell(entry.card) for column in columns]
     row = {"name": entry.name, "note": entry.note, "cells": cells, "shown": len(entry.labels)}
     if not _is_classifier(entry):
-        selection = _select(entry.explanation, _spread(entry, DETAIL_IMAGES))
+        indices = _evenly_spaced_indices(entry, DETAIL_IMAGES)
+        selection = _select(entry.explanation, indices)
         grid = inline(plotting.rebuilding_grid(selection))
         return {**row, "gallery": grid, "classifies": False}
     explanation, labels = entry.explanation, entry.labels
     wrong = (explanation.predictions != labels).nonzero().flatten()
     confidence = explanation.probabilities[wrong].amax(dim=1)
-    worst = wrong[confidence.argsort(descending=True)][:MISTAKES]
+    mistakes = wrong[confidence.argsort(descending=True)][:MISTAKE_IMAGES]
     return {
         **row,
         "classifies": True,
-        "gallery": _gallery(entry, _spread(entry, GALLERY_IMAGES)),
+        "gallery": _gallery(entry, _evenly_spaced_indices(entry, GALLERY_IMAGES)),
         "detail": _detail(entry),
-        "mistakes": _gallery(entry, worst) if len(worst) else None,
+        "mistakes": _gallery(entry, mistakes) if len(mistakes) else None,
         "wrong": len(wrong),
     }
 
 
-def _spread(entry: ReportEntry, count: int) -> Tensor:
-    """Return the indices of evenly spaced images, as the images are often sorted by class."""
+def _evenly_spaced_indices(entry: ReportEntry, count: int) -> Tensor:
+    """Return the indices of at most `count` images at equal distances.
+
+    Images are often sorted by class, so this shows many classes.
+    """
     return torch.linspace(0, len(entry.labels) - 1, min(count, len(entry.labels))).long()
 
 
 def _gallery(entry: ReportEntry, indices: Tensor) -> str:
+    """Return a picture of the images at `indices` (M,) with their explanations, as a data URL."""
     explanation = _select(entry.explanation, indices)
     return inline(plotting.gallery(explanation, entry.labels[indices]))
 
 
 def _select(explanation: Explanation, indices: Tensor) -> Explanation:
+    """Return the explanation of the images at `indices` (M,), in that order."""
     return Explanation.concatenate([explanation[int(index)] for index in indices])
 
 
 def _curves(entries: Sequence[ReportEntry]) -> str | None:
+    """Return a plot of the classifiers' training curves, or None if no model has curves."""
     curves = {e.name: e.curve for e in entries if e.curve and "val_accuracy" in e.curve}
     return inline(plotting.learning_curves(curves)) if curves else None
 
 
 def _frontier(entries: Sequence[ReportEntry]) -> str | None:
+    """Return a plot of accuracy against the fraction of the image used, or None without figures."""
     points = [
         (entry.name, entry.card["evidence_fraction"], entry.card["accuracy"])
         for entry in entries

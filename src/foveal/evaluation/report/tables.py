@@ -1,4 +1,4 @@
-"""Tables of figures as files: CSV for programs, LaTeX for papers, Markdown for documents."""
+"""Tables of figures (values of metrics): CSV for programs, LaTeX for papers, Markdown for docs."""
 
 import csv
 import io
@@ -9,13 +9,13 @@ from foveal.foundation.escaping import csv_cell, tex
 
 
 def csv_table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Return rows as CSV with all their figures, unrounded; missing figures are empty."""
+    """Return rows as CSV with all their figures, which are not rounded; missing ones are empty."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(map(csv_cell, names))
     writer.writerows([_csv_value(row.get(name)) for name in names] for row in rows)
-    return text.getvalue()
+    return buffer.getvalue()
 
 
 def _csv_value(value: object) -> object:
@@ -25,26 +25,20 @@ def _csv_value(value: object) -> object:
 def latex_table(
     heads: Sequence[str], columns: Sequence[Column], rows: Sequence[Mapping[str, object]]
 ) -> str:
-    """Return rows as a LaTeX table for the package booktabs.
+    """Return rows as a LaTeX table, which needs the package booktabs.
 
     Args:
-        heads: keys of the names on the left.
-        columns: figures on the right, formatted as in the HTML report.
-        rows: names and figures.
+        heads: keys in `rows` of the columns of names on the left, which are also their headings.
+        columns: columns of figures on the right, formatted as in the HTML report.
+        rows: names and figures of each row, by key.
     """
     lines = [
         rf"\begin{{tabular}}{{{'l' * len(heads)}{'r' * len(columns)}}}",
         r"\toprule",
-        " & ".join(map(_escaped, [*heads, *(column.heading for column in columns)])) + r" \\",
+        _latex_row([*heads, *(column.heading for column in columns)]),
         r"\midrule",
         *(
-            " & ".join(
-                map(
-                    _escaped,
-                    [*(str(row[head]) for head in heads), *(c.cell(row) for c in columns)],
-                )
-            )
-            + r" \\"
+            _latex_row([*(str(row[head]) for head in heads), *(c.cell(row) for c in columns)])
             for row in rows
         ),
         r"\bottomrule",
@@ -56,7 +50,13 @@ def latex_table(
 def markdown_table(
     heads: Sequence[str], columns: Sequence[Column], rows: Sequence[Mapping[str, object]]
 ) -> str:
-    """Return rows as a Markdown table, with names as code; see `latex_table`."""
+    """Return rows as a Markdown table, with names as code.
+
+    Args:
+        heads: keys in `rows` of the columns of names on the left, which are also their headings.
+        columns: columns of figures on the right, formatted as in the HTML report.
+        rows: names and figures of each row, by key.
+    """
     lines = [
         [*heads, *(column.heading for column in columns)],
         [*("---" for _ in heads), *("---:" for _ in columns)],
@@ -68,5 +68,10 @@ def markdown_table(
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def _escaped(text: str) -> str:
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(map(_escape, cells)) + r" \\"
+
+
+def _escape(text: str) -> str:
+    """Return a text for LaTeX, in which an en dash is written as two hyphens."""
     return tex(text).replace("–", "--")

@@ -1,4 +1,7 @@
-"""Images of any size, decoded only where they are read; one module per format."""
+"""Images of any size, of which only the parts that are read are decoded; one module per format.
+
+A pyramid is an image that its file stores at several resolutions, which are called levels.
+"""
 
 from foveal.images.pyramids.files import LargeFiles
 from foveal.images.pyramids.image import LargeImage

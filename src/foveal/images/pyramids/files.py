@@ -1,4 +1,4 @@
-"""Large images in files, read in part as one set (`LargeImages`)."""
+"""A set of large images in files, which are read in part."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -13,13 +13,14 @@ from foveal.images.pyramids.image import LargeImage
 from foveal.images.pyramids.opening import open_large
 from foveal.images.pyramids.pyramid import ChangeDetector
 
-MAX_OPEN = 8  # most recently used files that stay open
+MAX_OPEN = 8  # maximum number of open files; the most recently used stay open
 
 
 class LargeFiles:
-    """Images in files, each opened when a part of it is read (`foveal.images.LargeImages`).
+    """Images in files, as `foveal.images.LargeImages`; a file is opened when a part of it is read.
 
-    Images smaller than the largest are padded with black below and to the right.
+    All images have the size of the largest: smaller ones are padded with black below and to the
+    right.
 
     Args:
         paths: paths of the files; the constructor opens each once to read its size.
@@ -40,14 +41,14 @@ class LargeFiles:
 
     @property
     def size(self) -> Size:
-        """Height and width of each image in pixels, the maxima of all files."""
+        """Height and width of each padded image in pixels, the maxima over all files."""
         return max(height for height, _ in self.sizes), max(width for _, width in self.sizes)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def image(self, index: int) -> LargeImage:
-        """Return one image, opened.
+        """Return the image at an index, opened if necessary, without padding.
 
         Raises:
             UserError: the file cannot be read, or has changed since it was first opened.
@@ -64,39 +65,40 @@ class LargeFiles:
         self._opened[index] = image
         self._change_detectors.setdefault(index, image.change_detector)
         if len(self._opened) > MAX_OPEN:
-            self._opened.popitem(last=False)[1].close()
+            _, least_recent = self._opened.popitem(last=False)
+            least_recent.close()
         return image
 
     def thumbnails(self, numbers: Tensor, shrink: int) -> Tensor:
-        """Return the means of squares of the images at given indices: see `LargeImages`.
+        """Return the images at indices (B,), shrunk as `LargeImages.thumbnails` describes.
 
         Raises:
             UserError: pixels are missing or broken.
         """
         rows, columns = self.size[0] // shrink, self.size[1] // shrink
-        boxes = [(index, 0, 0, rows, columns) for index in numbers.tolist()]
-        return torch.stack([self._means(*box, shrink) for box in boxes])
+        indices = numbers.tolist()
+        return torch.stack([self._means(index, 0, 0, rows, columns, shrink) for index in indices])
 
     def crops(self, numbers: Tensor, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
-        """Return squares of the images at given indices: see `LargeImages`.
+        """Return squares of the images at indices (B,), as `LargeImages.crops` describes.
 
         Raises:
             UserError: pixels are missing or broken.
         """
         samples = side // shrink
-        pairs = zip(numbers.tolist(), corners_px.tolist(), strict=True)
         crops = [
             torch.stack([self._means(index, x, y, samples, samples, shrink) for x, y in corners])
-            for index, corners in pairs
+            for index, corners in zip(numbers.tolist(), corners_px.tolist(), strict=True)
         ]
         return torch.stack(crops)
 
     def _means(
         self, index: int, left: int, top: int, rows: int, columns: int, shrink: int
     ) -> Tensor:
+        """Return `LargeImage.means` of the image at `index`; errors begin with its path."""
         try:
             return self.image(index).means(left, top, rows, columns, shrink)
         except UserError as error:
-            if str(error).startswith(str(self.paths[index])):  # `image` has added the path
+            if str(error).startswith(str(self.paths[index])):  # `image` has already added it
                 raise
             raise UserError(f"{self.paths[index]}: {error}") from None

@@ -1,4 +1,7 @@
-"""One large image, read as thumbnails and means of squares."""
+"""One large image, from which thumbnails and means of squares of pixels are read.
+
+The means are computed from a level of the file: the image at one of its stored resolutions.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +12,11 @@ from torch import Tensor
 
 from foveal.foundation.errors import UserError
 from foveal.images.geometry import Size
-from foveal.images.pyramids.pyramid import CACHE, ChangeDetector, Level, Pyramid
+from foveal.images.pyramids.pyramid import CACHE_BYTES, ChangeDetector, Level, Pyramid
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as in Pillow
-FINE_PIXELS = 4  # pixels of a level per side of a square from which blurred edges do not matter
+# If a square has as many pixels of a level per side, it does not matter that its edges cut pixels.
+FINE_PIXELS = 4
 PART_SIDE = 512  # side of the part that is averaged at once, in pixels of a level
 
 
@@ -21,11 +25,11 @@ class LargeImage:
 
     Args:
         pyramid: the opened file.
-        path: path of a file that changes if the image is written to.
+        path: path of a file whose size or time changes if the image is written to.
         channels: 1 for greyscale, 3 for colour, None for those of the image.
 
     Attributes:
-        unchanged: detects whether the file has changed since it was opened.
+        change_detector: detects whether the file has changed since it was opened.
     """
 
     def __init__(self, pyramid: Pyramid, path: Path, channels: int | None = None):
@@ -40,14 +44,14 @@ class LargeImage:
 
     @property
     def note(self) -> str:
-        """Warning about reading this file, or empty."""
+        """Text of a warning about how this file is read, or empty."""
         return self.pyramid.note
 
     def thumbnail(self, shrink: int) -> Tensor:
-        """Return the means of squares (C, H // shrink, W // shrink), floats in [0, 1].
+        """Return the image shrunk to (C, H // shrink, W // shrink), as floats in [0, 1].
 
         Args:
-            shrink: side of a square in pixels, at least 1.
+            shrink: side in pixels of the squares that are averaged, at least 1.
 
         Raises:
             UserError: pixels are missing or broken, or the file is being written to.
@@ -57,8 +61,8 @@ class LargeImage:
     def means(self, left: int, top: int, rows: int, columns: int, shrink: int = 1) -> Tensor:
         """Return the means of squares (C, rows, columns), floats in [0, 1].
 
-        They are read from the coarsest level of the file that is fine enough, and are exact if
-        its levels are exact means of each other. Pixels outside the image are black.
+        They are computed from the coarsest level of the file that is fine enough, and are exact if
+        each level consists of exact means of the image. Pixels outside the image are black.
 
         Args:
             left: x of the first pixel.
@@ -70,15 +74,16 @@ class LargeImage:
         Raises:
             UserError: pixels are missing or broken, or the file is being written to.
         """
-        number, level = self._level(shrink)
-        # A single channel is repeated at the end, since matrix products round columns differently.
+        level_index, level = self._choose_level(shrink)
+        # A grey image is expanded to three channels after all sums: matrix products may round the
+        # sums of equal channels differently.
         channels = min(self.channels, self.pyramid.channels)
         means = np.zeros((rows, columns, channels), dtype=np.float32)
         for down, across in self._parts(level, rows, columns, shrink):
             y, y_weights = _overlaps(down, top, shrink, level.scale, level.size[0])
             x, x_weights = _overlaps(across, left, shrink, level.scale, level.size[1])
             if len(y) and len(x):
-                pixels = self._read(number, y, x)
+                pixels = self._read(level_index, y, x)
                 summed = np.tensordot(y_weights, pixels, axes=1)  # (rows, width, C)
                 means[down.start : down.stop, across.start : across.stop] = np.einsum(
                     "rwc,vw->rvc", summed, x_weights, optimize=True
@@ -92,63 +97,70 @@ class LargeImage:
         self.pyramid.close()
 
     def _read(self, level: int, y: range, x: range) -> np.ndarray:
+        """Return a box of a level, as floats (height, width, C), grey if a grey image is wanted."""
         try:
             pixels = self.pyramid.read(level, y.start, x.start, len(y), len(x))
         except UserError:
-            self.change_detector.check()  # a file that is being written fails in many ways
+            self.change_detector.check()  # reading an incomplete file fails in many ways
             raise
         if self.channels < pixels.shape[2]:
             return (pixels @ LUMA)[..., None]
         return pixels
 
-    def _level(self, shrink: int) -> tuple[int, Level]:
+    def _choose_level(self, shrink: int) -> tuple[int, Level]:
         """Return the coarsest level that is fine enough for means of squares, and its index."""
-        levels = enumerate(self.pyramid.levels)
+        levels = enumerate(self.pyramid.levels)  # the finest first
         return [(index, level) for index, level in levels if _is_fine(level, shrink)][-1]
 
     def _parts(
         self, level: Level, rows: int, columns: int, shrink: int
     ) -> Iterator[tuple[range, range]]:
-        """Yield the squares in parts of bounded memory, which read each block about once."""
-        high, wide = level.block
-        if wide >= level.size[1]:  # strips: a row of parts must fit into the cache
-            bytes_each = 4 * self.pyramid.channels
-            high = max(high, min(PART_SIDE, CACHE // (2 * level.size[1] * bytes_each)))
-            wide = PART_SIDE
-        per_square = shrink / level.scale
-        steps = [
-            max(1, int(side // per_square))
+        """Yield the rows and columns of squares that are averaged at once, part by part.
+
+        The memory of a part is bounded, and all parts together decode each block about once.
+        """
+        height, width = level.block
+        if width >= level.size[1]:  # blocks are strips, and those of a row of parts must be cached
+            pixel_bytes = 4 * self.pyramid.channels
+            height = max(height, min(PART_SIDE, CACHE_BYTES // (2 * level.size[1] * pixel_bytes)))
+            width = PART_SIDE
+        square_side = shrink / level.scale  # in pixels of the level
+        row_step, column_step = (
+            max(1, int(side // square_side))
             if side > PART_SIDE
-            else max(1, int(PART_SIDE / per_square))
-            for side in (high, wide)
-        ]
-        for row in range(0, rows, steps[0]):
-            for column in range(0, columns, steps[1]):
+            else max(1, int(PART_SIDE / square_side))
+            for side in (height, width)
+        )
+        for row in range(0, rows, row_step):
+            for column in range(0, columns, column_step):
                 yield (
-                    range(row, min(row + steps[0], rows)),
-                    range(column, min(column + steps[1], columns)),
+                    range(row, min(row + row_step, rows)),
+                    range(column, min(column + column_step, columns)),
                 )
 
 
 def _is_fine(level: Level, shrink: int) -> bool:
-    """Return whether squares consist of whole pixels of a level, or of many pixels."""
+    """Return whether the means of squares can be computed from a level.
+
+    They can if each square consists of whole pixels of the level, or of so many pixels that those
+    at its edges, of which only a part is inside, do not matter.
+    """
     ratio = shrink / level.scale
-    return (
-        level.scale == 1 or ratio >= FINE_PIXELS or (ratio > 0.99 and abs(ratio % 1 - 0.5) > 0.49)
-    )
+    is_integer = ratio > 0.99 and abs(ratio % 1 - 0.5) > 0.49  # within 0.01
+    return level.scale == 1 or ratio >= FINE_PIXELS or is_integer
 
 
 def _overlaps(
     squares: range, first: int, shrink: int, scale: float, length: int
 ) -> tuple[range, np.ndarray]:
-    """Return which of a level's pixels squares cover along a side, and each pixel's fraction.
+    """Return the pixels of a level that squares cover along one axis, and the pixels' weights.
 
     Args:
         squares: indices of the squares.
         first: start of square 0 in pixels of the image.
         shrink: length of a square in pixels of the image.
-        scale: length of the level's pixels in pixels of the image.
-        length: number of the level's pixels along the side.
+        scale: length of a pixel of the level in pixels of the image.
+        length: number of the level's pixels along the axis.
 
     Returns:
         The pixels, and the fraction of each square that each pixel covers (squares, pixels).

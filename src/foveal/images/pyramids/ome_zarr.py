@@ -1,4 +1,4 @@
-"""zarr arrays and OME-Zarr pyramids."""
+"""Large images in zarr: single arrays, and OME-Zarr images with several resolutions (levels)."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,14 +27,14 @@ CODECS = frozenset(
 class Zarr(Pyramid):
     """A zarr array, or the levels of an OME-Zarr image, read chunk by chunk.
 
-    An array is (H, W), (C, H, W) or (H, W, C); other axes of OME-Zarr must have a length of 1.
-    Missing chunks have the array's fill value, as the format specifies.
+    An array has the shape (H, W), (C, H, W) or (H, W, C); other axes of OME-Zarr must have a length
+    of 1. The pixels of missing chunks have the array's fill value, as the format specifies.
 
     Args:
         path: path of the folder.
 
     Raises:
-        UserError: zarr is not installed, or the folder is not such an image.
+        UserError: zarr is not installed, or the folder does not contain such an image.
     """
 
     def __init__(self, path: Path):
@@ -46,13 +46,13 @@ class Zarr(Pyramid):
             raise UserError("the file does not exist")
         try:
             node = zarr.open(_store(path), mode="r")
-            arrays, axes = _image(node)
+            arrays, axes = _arrays_and_axes(node)
         except UserError:
             raise
         except Exception as error:  # zarr raises almost anything on broken folders
             raise UserError(f"not a zarr image: {one_line(error, 120)}") from None
         for array in arrays:
-            _check(array)
+            _check_array(array)
         self.axes = axes
         self.channels = _length(arrays[0].shape, axes, "c", 1)
         if self.channels not in (1, 3):
@@ -88,32 +88,40 @@ def _store(path: Path) -> "LocalStore":
 
     class RegularFiles(LocalStore):
         async def get(self, key: str, *args: Any, **options: Any) -> Any:
-            self._check(key)
+            self._check_file(key)
             return await super().get(key, *args, **options)
 
         def get_sync(self, key: str, *args: Any, **options: Any) -> Any:
-            self._check(key)
+            self._check_file(key)
             return super().get_sync(key, *args, **options)
 
-        def _check(self, key: str) -> None:
-            with suppress(OSError):  # the store handles it as a missing chunk
+        def _check_file(self, key: str) -> None:
+            # If the file does not exist, the store treats it as a missing chunk.
+            with suppress(OSError):
                 check_regular(self.root / key)
 
     return RegularFiles(path, read_only=True)
 
 
-def _image(node: Any) -> tuple[list["Array[Any]"], str]:
-    """Return the arrays of an image, the finest first, and a letter for each of their axes."""
+def _arrays_and_axes(node: Any) -> tuple[list["Array[Any]"], str]:
+    """Return the arrays of an image and their axes.
+
+    Args:
+        node: an opened zarr array or group.
+
+    Returns:
+        An array for each level, the finest first, and a string with a letter for each axis.
+    """
     import zarr
 
     if isinstance(node, zarr.Array):
         return [node], _plain_axes(node.shape)
     attributes = dict(node.attrs)
-    scales = attributes.get("ome", attributes).get("multiscales")
-    if not scales:
+    multiscales = attributes.get("ome", attributes).get("multiscales")
+    if not multiscales:
         raise UserError("the zarr group is not an OME-Zarr image: it has no multiscales")
-    arrays = [node[part["path"]] for part in scales[0]["datasets"]]
-    axis_list = scales[0].get("axes") or list("tczyx")[-len(arrays[0].shape) :]
+    arrays = [node[dataset["path"]] for dataset in multiscales[0]["datasets"]]
+    axis_list = multiscales[0].get("axes") or list("tczyx")[-len(arrays[0].shape) :]
     axes = "".join(
         (axis if isinstance(axis, str) else axis["name"])[0].lower() for axis in axis_list
     )
@@ -126,6 +134,7 @@ def _image(node: Any) -> tuple[list["Array[Any]"], str]:
 
 
 def _plain_axes(shape: tuple[int, ...]) -> str:
+    """Return a letter for each axis of an array without metadata, inferred from its shape."""
     if len(shape) == 2:
         return "yx"
     if len(shape) == 3 and shape[2] in (1, 3):
@@ -136,6 +145,7 @@ def _plain_axes(shape: tuple[int, ...]) -> str:
 
 
 def _length(shape: tuple[int, ...], axes: str, axis: str, default: int) -> int:
+    """Return the length of an axis, or `default` if the array does not have it."""
     return shape[axes.index(axis)] if axis in axes else default
 
 
@@ -143,7 +153,8 @@ def _height_width(shape: tuple[int, ...], axes: str) -> tuple[int, int]:
     return _length(shape, axes, "y", 1), _length(shape, axes, "x", 1)
 
 
-def _check(array: "Array[Any]") -> None:
+def _check_array(array: "Array[Any]") -> None:
+    """Raise UserError if an array has unsupported pixels or codecs."""
     if array.dtype.kind not in "buf":
         raise UserError(f"unsupported pixels of {array.dtype}: store unsigned integers")
     for name in _codecs(array.metadata.to_dict()):
@@ -153,7 +164,7 @@ def _check(array: "Array[Any]") -> None:
 
 
 def _codecs(values: Mapping[str, object]) -> list[str]:
-    """Return the names of all codecs in an array's metadata, nested ones included."""
+    """Return the names of all codecs in an array's metadata, including nested codecs."""
     names: list[str] = []
     for key in ("codecs", "index_codecs", "filters", "compressor"):
         inner = values.get(key)

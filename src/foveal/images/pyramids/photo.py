@@ -1,4 +1,7 @@
-"""JPEG, PNG and other formats of Pillow: decoded as a whole, JPEG coarsely for thumbnails."""
+"""Large images in JPEG, PNG and other formats of Pillow, which are decoded as a whole.
+
+For a thumbnail, a JPEG is decoded at a lower resolution.
+"""
 
 from pathlib import Path
 
@@ -9,14 +12,16 @@ from foveal.images.pyramids.pyramid import Pyramid, make_levels
 from foveal.images.reading import decode, without_warnings
 from foveal.images.values import as_fractions
 
-COARSER = (1, 2, 4, 8)  # a JPEG can be decoded at a size divided by these
+# A JPEG can be decoded at its size divided by each of these; the results serve as levels.
+DIVISORS = (1, 2, 4, 8)
 
 
 class Photo(Pyramid):
     """An image in a format that cannot be read in part.
 
-    It is decoded as a whole, once, when pixels at full resolution are read; a thumbnail of a JPEG
-    costs a fraction of that. `images.decode.MAX_PIXELS` bounds the memory.
+    The whole image is decoded when pixels are read for the first time, and then kept in memory,
+    which `images.decode.MAX_PIXELS` bounds. For a thumbnail, a JPEG is decoded at a lower
+    resolution, which costs a fraction of the time.
 
     Args:
         path: path of the file.
@@ -31,23 +36,23 @@ class Photo(Pyramid):
         with without_warnings():
             header = read_header(path)
         height, width = header.size
-        coarser = header.jpeg and min(header.size) >= 8 * COARSER[-1]
-        self.coarser = COARSER if coarser else COARSER[:1]
+        has_levels = header.decodes_coarsely and min(header.size) >= 8 * DIVISORS[-1]
+        self.divisors = DIVISORS if has_levels else DIVISORS[:1]
         self.channels = header.channels
-        sizes = [(-(-height // n), -(-width // n)) for n in self.coarser]
+        sizes = [(-(-height // n), -(-width // n)) for n in self.divisors]
         self.levels = make_levels(sizes, sizes)
 
     def read(self, level: int, top: int, left: int, height: int, width: int) -> np.ndarray:
         """Return a box of a level, as floats (height, width, channels) in [0, 1]."""
         with without_warnings():
-            pixels = self._decode(self.coarser[level])
+            pixels = self._decode(self.divisors[level])
         box = pixels[top : top + height, left : left + width]
         return as_fractions(box)
 
-    def _decode(self, coarser: int) -> np.ndarray:
-        """Return all pixels (height, width, channels), uint8, at a fraction of the resolution."""
-        if coarser not in self.decoded:
-            decoded = decode(self.path, None, self.channels, coarser)
+    def _decode(self, divisor: int) -> np.ndarray:
+        """Return all pixels, uint8 (height, width, channels), with sides divided by `divisor`."""
+        if divisor not in self.decoded:
+            decoded = decode(self.path, None, self.channels, coarser=divisor)
             self.note = decoded.note
-            self.decoded[coarser] = decoded.image.permute(1, 2, 0).numpy()
-        return self.decoded[coarser]
+            self.decoded[divisor] = decoded.image.permute(1, 2, 0).numpy()
+        return self.decoded[divisor]

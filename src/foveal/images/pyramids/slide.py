@@ -1,4 +1,4 @@
-"""Whole-slide formats, read by OpenSlide."""
+"""Large images in the formats of slide scanners, which OpenSlide reads."""
 
 from pathlib import Path
 
@@ -8,11 +8,12 @@ from foveal.foundation.errors import UserError, missing_extra, one_line
 from foveal.images.pyramids.pyramid import Pyramid, make_levels
 from foveal.images.values import as_fractions
 
-BLOCK = 512  # side in pixels of the part that is read at once; OpenSlide caches tiles itself
+# Side in pixels of the part that is read at once. OpenSlide decodes and caches tiles itself.
+BLOCK = 512
 
 
 class Slide(Pyramid):
-    """A scanned slide of any format that OpenSlide reads; regions that were not scanned are white.
+    """A scanned slide in any format that OpenSlide reads. Regions that were not scanned are white.
 
     Args:
         path: path of the file.
@@ -37,13 +38,15 @@ class Slide(Pyramid):
             raise UserError(f"not a slide that OpenSlide reads: {one_line(error, 120)}") from None
         sizes = [(height, width) for width, height in self.slide.level_dimensions]
         self.levels = make_levels(sizes, [(BLOCK, BLOCK)] * len(sizes))
+        # OpenSlide's index of each level, since levels with another aspect ratio are skipped.
         self.indices = [sizes.index(level.size) for level in self.levels]
 
     def read(self, level: int, top: int, left: int, height: int, width: int) -> np.ndarray:
         """Return a box of a level, as floats (height, width, 3) in [0, 1]."""
         index = self.indices[level]
-        down = self.slide.level_downsamples[index]
-        corner = (round(left * down), round(top * down))
+        downsample = self.slide.level_downsamples[index]
+        # OpenSlide expects the corner in pixels of its finest level.
+        corner = (round(left * downsample), round(top * downsample))
         try:
             region = self.slide.read_region(corner, index, (width, height))
         except self.errors as error:

@@ -8,17 +8,19 @@ import torch
 from foveal.foundation.errors import UserError, unknown_name
 
 STRATEGIES = ("auto", "ddp", "fsdp")
-RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")  # set by launchers
+# Environment variables with which launchers tell a process its number among all processes.
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
 
 
 @dataclass(frozen=True)
 class Devices:
-    """Devices and strategy of a training run.
+    """The devices of a training run, and how they share the work.
 
     Attributes:
         count: number of devices per machine, in any form that Lightning accepts.
         nodes: number of machines.
-        strategy: `auto`, `ddp` (each process holds the model) or `fsdp` (on GPUs, a part of it).
+        strategy: `auto`, `ddp` (each process holds the model) or `fsdp` (each holds a part of it,
+            on GPUs only).
         sync_norm: whether batch normalisation uses the statistics of all processes' images.
 
     Raises:
@@ -40,9 +42,9 @@ class Devices:
 
     @property
     def processes(self) -> int:
-        """Number of training processes on all nodes."""
+        """Number of training processes on all nodes: one per device."""
         count = self.count
-        if count in ("auto", -1, "-1"):
+        if count in ("auto", -1, "-1"):  # all GPUs, or one process on CPUs
             count = max(1, torch.cuda.device_count())
         return int(count) * self.nodes
 
@@ -64,5 +66,5 @@ def check_batch(batch_size: int, processes: int) -> None:
 
 
 def is_first_process() -> bool:
-    """Return whether this is the first of all processes, which writes the results."""
+    """Return whether this process is the first of a training run, which writes the results."""
     return all(int(os.environ.get(name) or 0) == 0 for name in RANKS)

@@ -1,4 +1,8 @@
-"""Comparison of crops with the whole image at equal cost, by folds of the training images."""
+"""Comparison of a model that reads crops with one that reads whole images, at equal cost.
+
+Both are compared in a cross-validation of the training images. A focus model is here the one that
+reads crops, including one of the whole image at low resolution.
+"""
 
 import tempfile
 from collections.abc import Callable
@@ -24,21 +28,24 @@ from foveal.training.initial_model import initial_model, start_on_features
 from foveal.training.sets import model_settings, train_and_val
 from foveal.training.settings import Recipe
 
-FOLDS = 3
+FOLDS = 3  # number of folds of the cross-validation
 MAX_IMAGES = 600  # maximum number of images in a comparison
 MIN_PER_CLASS = 8  # minimum number of images per class for a comparison
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Accuracy of two recipes on held-out images, with frozen backbones.
+    """Accuracy of two models with frozen backbones, each on images that it was not trained on.
+
+    If the recipe balances classes, each accuracy is the mean per-class accuracy.
 
     Attributes:
-        focus: accuracy of the focus model; its mean over classes if the recipe balances classes.
-        whole: the same for the model that reads the whole image.
-        gain: their paired difference.
-        side: short side in pixels at which the whole image costs no less than the focus model.
-        macs: multiply-adds per image, of the focus model and of the whole image.
+        focus: accuracy of the focus model, as a fraction.
+        whole: accuracy of the model that reads whole images, as a fraction.
+        gain: paired difference of the accuracies, focus model minus whole image.
+        side: short side in pixels to which whole images were resized: the minimum at which the
+            model costs at least as much as the focus model.
+        macs: multiply-adds per image of the focus model, and of the model that reads whole images.
         images: number of images.
     """
 
@@ -51,30 +58,34 @@ class Comparison:
 
     @property
     def no_worse(self) -> bool:
-        """Whether the focus model is at least as accurate."""
+        """Whether the focus model is at least as accurate as the other one."""
         return self.gain.value >= 0
 
     def lines(self) -> tuple[str, str]:
         """Return the comparison as two lines of text."""
-        value, low, high = (100 * number for number in self.gain)
+        value, low, high = (100 * fraction for fraction in self.gain)
+        focus_macs, whole_macs = self.macs
         return (
             f"compared by {FOLDS} folds of {self.images} training images, with the backbone frozen "
             f"and the whole image at {self.side} pixels:",
-            f"  crops {self.focus:.1%} at {self.macs[0] / 1e6:,.0f} million multiply-adds, the "
-            f"whole image {self.whole:.1%} at {self.macs[1] / 1e6:,.0f} million; difference "
+            f"  crops {self.focus:.1%} at {focus_macs / 1e6:,.0f} million multiply-adds, the "
+            f"whole image {self.whole:.1%} at {whole_macs / 1e6:,.0f} million; difference "
             f"{value:+.1f} points (95% CI: {low:+.1f} to {high:+.1f})",
         )
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """Training images of a comparison, by path because their order depends on their size.
+    """The training images on which two models are compared.
+
+    They are identified by path, because the order in which photographs are read depends on the
+    sizes to which they are resized.
 
     Attributes:
         paths: path of each image.
         labels: (N,) class indices.
-        groups: name of each image's group, or empty.
-        fold: (N,) fold of each image.
+        groups: name of each image's group; empty if images have no groups.
+        fold: (N,) index of the fold in which each image is tested, from 0.
     """
 
     paths: list[str]
@@ -91,13 +102,14 @@ def compare_with_whole(
     data_dir: str | Path | None = None,
     notify: Callable[[str], None] = lambda line: None,
 ) -> Comparison | None:
-    """Compare a focus model with the whole image at equal multiply-adds, by cross-validation.
+    """Compare a model that reads crops with one that reads whole images, in a cross-validation.
 
-    Only the parts after the frozen backbones are trained, which takes a minute or two.
+    Whole images are resized so that both models need about the same number of multiply-adds. Only
+    the parts after the frozen backbones are trained, which takes a minute or two.
 
     Args:
-        focus: a recipe for crops.
-        whole: a recipe for the whole image; its short side is set by the cost of `focus`.
+        focus: a recipe for a model that reads crops.
+        whole: a recipe for a model that reads whole images; its `short_side` is replaced.
         data: a folder of class folders, or the name of a dataset of photographs.
         size: typical height and width of the images in pixels.
         data_dir: folder of named datasets.
@@ -111,24 +123,45 @@ def compare_with_whole(
     if int(images.labels.bincount(minlength=len(images.classes)).min()) < MIN_PER_CLASS:
         notify(f"  not compared with crops: that needs {MIN_PER_CLASS} training images per class")
         return None
-    sample = _sample(images, focus.training.seed)
-    cost = macs(_model(focus, images), _input_size(focus, size))
-    side, whole_cost = _whole_side(whole, images, size, cost)
+    sample = _draw_sample(images, focus.training.seed)
+    focus_cost = macs(_new_model(focus, images), _input_size(focus, size))
+    side, whole_cost = _whole_side(whole, images, size, focus_cost)
     whole = replace(whole, data=replace(whole.data, short_side=side))
     focus_hits = _hits(focus, images, sample)
     whole_hits = _hits(whole, _read(whole, data, data_dir), sample)
     balanced = focus.training.balance > 0
-    mean = partial(bootstrap, labels=sample.labels, groups=sample.groups, balanced=balanced)
-    gain, costs = mean(focus_hits - whole_hits), (cost, whole_cost)
-    focus_mean, whole_mean = mean(focus_hits).value, mean(whole_hits).value
-    return Comparison(focus_mean, whole_mean, gain, side, costs, len(focus_hits))
+    return _compare_hits(focus_hits, whole_hits, sample, balanced, side, (focus_cost, whole_cost))
 
 
-def _sample(images: ImageSet[Any], seed: int) -> _Sample:
-    """Return at most `MAX_IMAGES` images, stratified by class, in folds."""
+def _compare_hits(
+    focus_hits: Tensor,
+    whole_hits: Tensor,
+    sample: _Sample,
+    balanced: bool,
+    side: int,
+    costs: tuple[int, int],
+) -> Comparison:
+    """Return the comparison of two models, given the results of `_hits` (N,) for each of them.
+
+    The values of `side` and `costs` are those of `Comparison.side` and `Comparison.macs`.
+    """
+    interval = partial(bootstrap, labels=sample.labels, groups=sample.groups, balanced=balanced)
+    return Comparison(
+        focus=interval(focus_hits).value,
+        whole=interval(whole_hits).value,
+        gain=interval(focus_hits - whole_hits),
+        side=side,
+        macs=costs,
+        images=len(focus_hits),
+    )
+
+
+def _draw_sample(images: ImageSet[Any], seed: int) -> _Sample:
+    """Draw at most `MAX_IMAGES` images, stratified by class, and assign them to folds."""
+    # Ordered by path, so that the sample does not depend on the size to which images are resized.
     order = sorted(range(len(images)), key=lambda index: images.paths[index])
     labels = images.labels[torch.tensor(order)]
-    chosen = stratified(labels, min(MAX_IMAGES, len(order)), seed).tolist()
+    chosen = stratified(labels, min(MAX_IMAGES, len(order)), seed).tolist()  # indices of `order`
     paths = [images.paths[order[index]] for index in chosen]
     groups = [images.groups[order[index]] for index in chosen] if images.groups else []
     labels = labels[torch.tensor(chosen)]
@@ -136,6 +169,7 @@ def _sample(images: ImageSet[Any], seed: int) -> _Sample:
 
 
 def _read(recipe: Recipe, data: str, data_dir: str | Path | None) -> ImageSet[Any]:
+    """Return the training images, resized as the recipe requires."""
     return load_images(
         data,
         "train",
@@ -146,19 +180,29 @@ def _read(recipe: Recipe, data: str, data_dir: str | Path | None) -> ImageSet[An
     )
 
 
-def _model(recipe: Recipe, images: ImageSet[Any]) -> ImageModel:
+def _new_model(recipe: Recipe, images: ImageSet[Any]) -> ImageModel:
+    """Return the model of a recipe before training."""
     return initial_model(recipe, model_settings(recipe, images))
 
 
 def _input_size(recipe: Recipe, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the height and width to which a recipe resizes an image of `size` (H, W)."""
     return ShortSide(cast(int, recipe.data.short_side)).of(size)
 
 
 def _whole_side(
     whole: Recipe, images: ImageSet[Any], size: tuple[int, int], cost: int
 ) -> tuple[int, int]:
-    """Return the minimum short side at which the whole image costs no less, and its cost."""
-    model, side = _model(whole, images), STEP
+    """Return the minimum short side at which whole images cost at least `cost`, and their cost.
+
+    Args:
+        whole: a recipe for a model that reads whole images.
+        images: training images.
+        size: typical height and width of the images in pixels.
+        cost: multiply-adds per image of the other model.
+    """
+    model = _new_model(whole, images)
+    side = STEP
     while True:
         whole_cost = macs(model, ShortSide(side).of(size))
         if whole_cost >= cost:
@@ -167,30 +211,33 @@ def _whole_side(
 
 
 def _hits(recipe: Recipe, images: ImageSet[Any], sample: _Sample) -> Tensor:
-    """Return 1 for each correctly predicted image of the sample, else 0 (N,)."""
+    """Return (N,): 1 for each image of the sample that is predicted correctly, else 0."""
     return (_predictions(recipe, images, sample) == sample.labels).double()
 
 
 def _predictions(recipe: Recipe, images: ImageSet[Any], sample: _Sample) -> Tensor:
-    """Return predictions (N,) for the sample, for each fold by a model trained on the others."""
+    """Return predicted class indices (N,) for the sample.
+
+    The images of each fold are classified by a model that was trained on the other folds.
+    """
     paths = sample.paths
-    chosen = set(paths)
-    indices = [index for index, path in enumerate(images.paths) if path in chosen]
+    path_set = set(paths)
+    indices = [index for index, path in enumerate(images.paths) if path in path_set]
     images = images.subset(torch.tensor(indices))
-    recipe = replace(recipe, augment=Augment())  # features of the unchanged images
+    recipe = replace(recipe, augment=Augment())  # only features of the unchanged images
     with tempfile.TemporaryDirectory() as folder:
-        model = _model(recipe, images)
+        model = _new_model(recipe, images)
         features = with_features(model, recipe, {"train": images}, Path(folder))["train"]
-        row_of = {path: index for index, path in enumerate(features.paths)}
-        rows = torch.tensor([row_of[path] for path in paths])
+        index_by_path = {path: index for index, path in enumerate(features.paths)}
+        indices_of_sample = torch.tensor([index_by_path[path] for path in paths])  # in `features`
         predictions = torch.full((len(paths),), -1)
-        for number in range(FOLDS):
-            is_test = sample.fold == number
-            model = _model(recipe, images)
-            # A tenth of the other folds chooses the linear layer's weight decay.
-            parts = train_and_val(features, rows[~is_test].sort().values)
-            start_on_features(model, recipe, parts)
-            test_rows, order = rows[is_test].sort()
-            logits = predict_features(model, features.subset(test_rows).images)
+        for fold in range(FOLDS):
+            is_test = sample.fold == fold
+            model = _new_model(recipe, images)
+            # A tenth of the other folds is for validation: it selects the weight decay.
+            sets = train_and_val(features, indices_of_sample[~is_test].sort().values)
+            start_on_features(model, recipe, sets)
+            test_indices, order = indices_of_sample[is_test].sort()  # a subset's must ascend
+            logits = predict_features(model, features.subset(test_indices).images)
             predictions[is_test.nonzero()[order, 0]] = logits.argmax(dim=1)
     return predictions

@@ -1,4 +1,7 @@
-"""Linear layer on a frozen backbone, and near-duplicates of training images in the test images."""
+"""A linear probe of the images, and near-duplicates of training images among the test images.
+
+A probe is a linear layer on a frozen backbone. Its accuracy is what a trained model has to exceed.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,11 +20,11 @@ from foveal.training.linear import fit_linear, labelled_vectors
 from foveal.training.sets import model_settings
 from foveal.training.settings import Recipe
 
-# Cosine similarity of two photographs' centred vectors from which they count as near-duplicates.
-# Most of 50 photographs of garments that were encoded again, shrunk or cropped by 4% exceed it
-# (medians of 0.92 to 0.95); of 3,781 different photographs, 7 do too.
+# Two photographs count as near-duplicates if the cosine similarity of their centred vectors is at
+# least this. It was for most of 50 photographs of garments and copies of them that were re-encoded,
+# shrunk or cropped by 4% (medians of 0.92 to 0.95), and for 7 of 3,781 different photographs.
 MIN_SIMILARITY = 0.9
-_CHUNK = 1024  # test images compared at a time
+_CHUNK = 1024  # number of test images that are compared at a time
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,8 @@ class Probe:
 
     Attributes:
         predictions: (N,) predicted class indices.
-        accuracy: their accuracy, from 0 to 1.
-        copies: pairs (test path, training path) of near-duplicate images.
+        accuracy: accuracy of the predictions, from 0 to 1.
+        copies: pairs (test path, training path) of near-duplicate images, see `near_duplicates`.
     """
 
     predictions: Tensor
@@ -40,23 +43,23 @@ class Probe:
 
 
 def probe(recipe: Recipe, sets: Mapping[str, ImageSet[Any]], folder: Path) -> Probe:
-    """Fit a linear layer on the frozen backbone and test it.
+    """Fit a linear layer on the frozen backbone of a recipe's model, and test it.
 
     Args:
         recipe: a recipe with `training.cache`.
-        sets: `train`, `val` and `test`.
-        folder: folder for features; those saved there by training are reused.
+        sets: images, as `train`, `val` and `test`.
+        folder: folder for the features; if training has saved features there, they are reused.
     """
     model = initial_model(recipe, model_settings(recipe, sets["train"]))
     features = with_features(model, recipe, sets, folder)
     train, val, test = features["train"], features["val"], features["test"]
     classes, balance = len(train.classes), recipe.training.balance
     linear = fit_linear(labelled_vectors(train), labelled_vectors(val), classes, balance)
-    predictions = linear(test.images.whole[:, 0]).argmax(dim=1)
+    predictions = linear(test.images.global_vectors[:, 0]).argmax(dim=1)
     return Probe(
-        predictions,
-        float((predictions == test.labels).double().mean()),
-        near_duplicates(test.images, train.images, test.paths, train.paths),
+        predictions=predictions,
+        accuracy=float((predictions == test.labels).double().mean()),
+        copies=near_duplicates(test.images, train.images, test.paths, train.paths),
     )
 
 
@@ -64,6 +67,10 @@ def near_duplicates(
     test: Features, train: Features, test_paths: tuple[str, ...], train_paths: tuple[str, ...]
 ) -> tuple[tuple[str, str], ...]:
     """Return pairs (test path, training path) of near-duplicate images.
+
+    Each test image is in at most one pair, with the most similar training image. Mirrored copies
+    are found if the features of mirrored training images are stored. Without paths, there are no
+    pairs.
 
     Args:
         test: features of the test images.
@@ -73,13 +80,14 @@ def near_duplicates(
     """
     if not test_paths or not train_paths:
         return ()
-    middle = train.whole[:, 0].float().mean(dim=0)
-    references = F.normalize(train.whole.float() - middle, dim=-1)  # (N, views, F)
+    centre = train.global_vectors[:, 0].float().mean(dim=0)
+    references = F.normalize(train.global_vectors.float() - centre, dim=-1)  # (N, views, F)
     pairs = []
     for start in range(0, len(test), _CHUNK):
-        vectors = F.normalize(test.whole[start : start + _CHUNK, 0].float() - middle, dim=-1)
-        similarity = torch.einsum("mf,nvf->mnv", vectors, references).amax(dim=2)
-        best = similarity.max(dim=1)
-        for row in (best.values >= MIN_SIMILARITY).nonzero().flatten().tolist():
-            pairs.append((test_paths[start + row], train_paths[int(best.indices[row])]))
+        chunk = test.global_vectors[start : start + _CHUNK, 0].float()
+        vectors = F.normalize(chunk - centre, dim=-1)
+        similarity = torch.einsum("mf,nvf->mnv", vectors, references).amax(dim=2)  # (M, N)
+        max_similarity, nearest = similarity.max(dim=1)
+        for index in (max_similarity >= MIN_SIMILARITY).nonzero().flatten().tolist():
+            pairs.append((test_paths[start + index], train_paths[int(nearest[index])]))
     return tuple(pairs)

@@ -1,1 +1,1 @@
-"""Training objectives: the losses that models minimise, a folder per objective."""
+"""Training objectives: the losses that training minimises, in one folder per objective."""

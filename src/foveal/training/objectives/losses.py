@@ -7,18 +7,18 @@ from torch import Tensor
 from foveal.training.settings import Training
 
 
-def class_weights(labels: Tensor, classes: int, balance: float) -> Tensor:
-    """Return a weight (classes,) per class, by which rare classes count more.
+def class_weights(labels: Tensor, class_count: int, balance: float) -> Tensor:
+    """Return the weights (classes,) of the classes in the loss; rare classes get more weight.
 
     Args:
         labels: (N,) class indices of the training images.
-        classes: number of classes.
-        balance: exponent b; a class of n images has the weight n ** -b.
+        class_count: number of classes.
+        balance: exponent b; a class of n images has a weight proportional to n ** -b.
 
     Returns:
-        Weights whose mean over the images is 1.
+        Weights that are scaled so that their mean over the images is 1.
     """
-    counts = torch.bincount(labels, minlength=classes).clamp_min(1).float()
+    counts = torch.bincount(labels, minlength=class_count).clamp_min(1).float()
     weights = counts**-balance
     return weights / weights[labels].mean()
 
@@ -30,10 +30,10 @@ def classification_loss(
 
     Args:
         logits: (B, classes).
-        labels: (B,) class indices, or the fraction of each class (B, classes) in mixed images, for
-            which weights and the focal exponent are ignored.
+        labels: (B,) class indices. For mixed images, the fraction of each class (B, classes) in
+            each image; class weights and the focal exponent are then ignored.
         training: settings of the loss.
-        weights: (classes,), as `class_weights` returns them; None for equal weights.
+        weights: (classes,), weights of the classes from `class_weights`; None for equal weights.
     """
     smoothing = training.label_smoothing
     if labels.ndim > 1:
@@ -48,23 +48,32 @@ def classification_loss(
 
 
 def _focal_weights(logits: Tensor, labels: Tensor, exponent: float) -> Tensor | float:
-    """Return the weights (B,) of images in the focal loss."""
+    """Return the weights (B,) of images in the focal loss, or 1 if the exponent is 0.
+
+    An image has less weight, the higher the predicted probability of its class.
+    """
     if not exponent:
         return 1.0
     probability = logits.softmax(dim=-1).gather(1, labels[:, None]).squeeze(1)
-    # The gradient of a root is unbounded at 0, where the probability is 1.
+    # For exponents below 1, the gradient is unbounded at 0, where the probability is 1.
     return (1 - probability).clamp_min(1e-6) ** exponent
 
 
 def ranking_loss(scores: Tensor, weights: Tensor) -> Tensor:
-    """Return a ranking loss of scores (B, K) against the tasks' weights (B, T, K).
+    """Return a loss that is small if patches of more weight have higher scores.
 
-    For each pair of patches, it is the logistic loss (RankNet, Burges et al. 2005) times the
-    difference of their weights, which are averaged over tasks and get no gradient. It is summed
-    over pairs and averaged over images. Pairs of nearly equal weight contribute almost nothing, so
-    a detector keeps its ranking while the weights are still nearly equal.
+    For each pair of patches, it is the logistic loss of the difference of their scores (RankNet,
+    Burges et al. 2005), multiplied by the difference of their weights. It is summed over the pairs
+    of an image and averaged over images. Pairs of nearly equal weight contribute almost nothing, so
+    a detector keeps its ranking as long as the head's weights are nearly equal.
+
+    Args:
+        scores: (B, K), the detector's score of each patch.
+        weights: (B, T, K), the head's weight of each patch in each of T tasks. They are averaged
+            over the tasks and get no gradient.
     """
     mean = weights.detach().float().mean(dim=1)
-    ahead = (mean[:, :, None] - mean[:, None, :]).clamp_min(0)  # (B, K, K)
-    behind = scores.float()[:, None, :] - scores.float()[:, :, None]
-    return (ahead * F.softplus(behind)).sum(dim=(1, 2)).mean()
+    # (B, K, K): by how much the first patch of a pair is ahead in weight, and behind in score.
+    weight_lead = (mean[:, :, None] - mean[:, None, :]).clamp_min(0)
+    score_lag = scores.float()[:, None, :] - scores.float()[:, :, None]
+    return (weight_lead * F.softplus(score_lag)).sum(dim=(1, 2)).mean()

@@ -1,4 +1,4 @@
-"""The base of all objectives: seeding, a finite loss, the optimizer and its schedule."""
+"""Base class of the objectives: seeds, check of the loss, optimizer and learning-rate schedule."""
 
 from typing import Any
 
@@ -14,7 +14,9 @@ from foveal.training.settings import Recipe
 
 
 class Objective(L.LightningModule):
-    """A model and the loss that a recipe minimises; a subclass computes it and logs its columns.
+    """A model and the loss that training minimises, as a Lightning module.
+
+    A subclass computes the loss, and logs a value under the name of each of its `columns`.
 
     Args:
         model: the model that is trained.
@@ -22,7 +24,7 @@ class Objective(L.LightningModule):
         steps: optimizer steps in all epochs.
     """
 
-    columns: tuple[str, ...]  # columns of metrics.csv: means over an epoch
+    columns: tuple[str, ...]  # columns of metrics.csv, one row per epoch
     monitor: str  # the column by which the best weights are chosen
     mode: str  # `max` or `min`
 
@@ -33,12 +35,13 @@ class Objective(L.LightningModule):
         self.steps = steps
 
     def on_train_epoch_start(self) -> None:
-        """Seed the epoch by its number, so that a resumed run equals an uninterrupted one."""
+        """Seed the epoch by its index, so that a resumed run equals an uninterrupted one."""
+        # The factors are primes, so that runs, epochs and processes have different seeds.
         seed = self.recipe.training.seed * 1_000_003 + self.current_epoch
         torch.manual_seed(seed * 1_009 + self.global_rank)
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        """Save the recipe with the weights, so that no other recipe resumes from them."""
+        """Save the recipe with the weights, so that a run with another recipe cannot resume."""
         checkpoint["recipe"] = self.recipe.to_dict()
 
     def check_loss(self, loss: Tensor, index: int) -> None:
@@ -54,19 +57,19 @@ class Objective(L.LightningModule):
             )
 
     def configure_optimizers(self) -> Any:
-        """Return the recipe's optimizer and schedule in Lightning's form."""
+        """Return the recipe's optimizer, with its schedule if it has one, in Lightning's form."""
         optimizer = make_optimizer(self.model, self.recipe.training)
         auxiliary = list(self.auxiliary().parameters())
         if auxiliary:
             optimizer.add_param_group({"params": auxiliary, "weight_decay": 0.0})
-        return self.scheduled(optimizer)
+        return self.with_schedule(optimizer)
 
     def auxiliary(self) -> nn.Module:
         """Return modules that the same optimizer trains, and that are discarded after training."""
         return nn.Module()
 
-    def scheduled(self, optimizer: torch.optim.Optimizer) -> dict[str, object]:
-        """Return an optimizer with the recipe's schedule in Lightning's form."""
+    def with_schedule(self, optimizer: torch.optim.Optimizer) -> dict[str, object]:
+        """Return an optimizer, with the recipe's schedule if it has one, in Lightning's form."""
         schedule = make_schedule(optimizer, self.recipe, self.steps)
         if schedule is None:
             return {"optimizer": optimizer}

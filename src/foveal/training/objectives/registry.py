@@ -1,4 +1,4 @@
-"""Registry of training objectives, by the names that models use."""
+"""Registry of training objectives, by name; `objective_of` returns the name for a model."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -13,35 +13,37 @@ from foveal.training.objectives.ranking.objective import Ranking
 from foveal.training.objectives.reconstruction.objective import Reconstruction
 from foveal.training.settings import Recipe
 
-Sets = Mapping[str, ImageSet[Any]]
+Sets = Mapping[str, ImageSet[Any]]  # images, or their stored features, by split
 
 
-def _classification(model: ImageModel, recipe: Recipe, steps: int, sets: Sets) -> Objective:
-    kind = FeatureClassification if recipe.training.cache else Classification
-    return _with_class_weights(kind(model, recipe, steps), sets)
+def _make_classification(model: ImageModel, recipe: Recipe, steps: int, sets: Sets) -> Objective:
+    objective_type = FeatureClassification if recipe.training.cache else Classification
+    return _with_class_weights(objective_type(model, recipe, steps), sets)
 
 
-def _crops(model: ImageModel, recipe: Recipe, steps: int, sets: Sets) -> Objective:
+def _make_crops(model: ImageModel, recipe: Recipe, steps: int, sets: Sets) -> Objective:
     return _with_class_weights(CropClassification(model, recipe, steps), sets)
 
 
 def _with_class_weights(objective: Classification, sets: Sets) -> Objective:
+    """Return the same objective, with class weights set if the recipe balances classes."""
     if objective.recipe.training.balance:
-        objective.weigh(sets["train"].labels)
+        objective.set_class_weights(sets["train"].labels)
     return objective
 
 
-def _ranking(model: ImageModel, recipe: Recipe, steps: int, sets: Sets) -> Objective:
+def _make_ranking(model: ImageModel, recipe: Recipe, steps: int, sets: Sets) -> Objective:
     return Ranking(cast(FocusNet, model), recipe, steps, sets)
 
 
-def _reconstruction(model: ImageModel, recipe: Recipe, steps: int, sets: Sets) -> Objective:
+def _make_reconstruction(model: ImageModel, recipe: Recipe, steps: int, sets: Sets) -> Objective:
     return Reconstruction(cast(FocusNet, model), recipe, steps)
 
 
+# Functions that make an objective from a model, a recipe, the number of steps and the images.
 OBJECTIVES: dict[str, Callable[[ImageModel, Recipe, int, Sets], Objective]] = {
-    "classification": _classification,
-    "crops": _crops,
-    "ranking": _ranking,
-    "reconstruction": _reconstruction,
+    "classification": _make_classification,
+    "crops": _make_crops,
+    "ranking": _make_ranking,
+    "reconstruction": _make_reconstruction,
 }

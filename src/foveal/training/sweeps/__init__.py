@@ -1,1 +1,1 @@
-"""Sweeps: a recipe trained with many settings."""
+"""Sweeps: models trained from one recipe with many combinations of settings."""

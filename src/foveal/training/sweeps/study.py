@@ -1,4 +1,8 @@
-"""Studies: trials that several processes share through Optuna's SQLite file."""
+"""Studies of a sweep, which several processes may work on at the same time.
+
+A study is a set of trials, each of which trains one model. The processes share the trials in a file
+of Optuna, an SQLite database.
+"""
 
 import fcntl
 import itertools
@@ -16,8 +20,8 @@ if TYPE_CHECKING:
 
 FILE = "study.sqlite3"
 SAMPLERS = ("grid", "tpe")
-_WAIT = 60  # seconds to wait while another process writes
-Space = Mapping[str, Sequence[str]]  # values to try per key, as recipe overrides
+_TIMEOUT_S = 60  # seconds to wait while another process writes
+Space = Mapping[str, Sequence[str]]  # for each key of a recipe, the values to try, as YAML text
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,12 @@ class Trial:
 
     Attributes:
         number: index in the study, from 0.
-        settings: values by key, as recipe overrides.
-        state: `complete`, `pruned`, `running` or `fail`.
-        val_accuracy: validation accuracy of the kept weights, as a fraction, or None.
-        evidence_fraction: mean over the validation images, or None.
+        settings: values by key of the recipe, as YAML text.
+        state: `complete`, `pruned` (stopped early), `running` or `fail`.
+        val_accuracy: validation accuracy of the kept weights, as a fraction; None until the trial
+            has ended, or if it failed.
+        evidence_fraction: fraction of the pixels that the decision was made from, as a mean over
+            validation images; None as for `val_accuracy`.
     """
 
     number: int
@@ -40,7 +46,13 @@ class Trial:
 
 
 class Claim:
-    """A trial held by this process; no other process works on it while this one runs."""
+    """A trial that this process works on; no other process can claim it while this one runs.
+
+    Args:
+        trial: the trial, as Optuna represents it.
+        settings: values by key of the recipe, as YAML text.
+        folder: run folder of the trial.
+    """
 
     def __init__(self, trial: "optuna.Trial", settings: dict[str, str], folder: Path):
         self._trial = trial
@@ -49,28 +61,28 @@ class Claim:
         self.folder = folder
 
     def report(self, epoch: int, accuracy: float) -> bool:
-        """Report an epoch's validation accuracy; return whether the trial should be pruned."""
+        """Record an epoch's validation accuracy, and return whether the trial should stop early."""
         self._trial.report(accuracy, epoch)
         return bool(self._trial.should_prune())
 
-    def note(self, **values: float | None) -> None:
-        """Store values with the trial."""
+    def store(self, **values: float | None) -> None:
+        """Store values by name with the trial; they are kept even if the process dies later."""
         for name, value in values.items():
             self._trial.set_user_attr(name, value)
 
 
 class Study:
-    """A folder with a study and a run folder per trial.
+    """A study in a folder, with a run folder per trial.
 
     Args:
         folder: the folder, created if it is missing.
         space: values to try.
         inputs: recipe and data, which all trials of the study share.
-        sampler: `grid` tries each combination once, `tpe` learns which to try next (Bergstra et
-            al. 2011).
-        seed: random seed of the sampler.
-        prune: whether to stop a trial whose accuracy is below the other trials' median at the same
-            epoch.
+        sampler: `grid` tries each combination once; `tpe` chooses the next one by the accuracies of
+            earlier trials (Bergstra et al. 2011).
+        seed: random seed of `tpe`; 0 for a different one in each process.
+        prune: whether to stop a trial early if its accuracy is below the other trials' median at
+            the same epoch.
 
     Raises:
         UserError: Optuna is not installed, or the folder holds a study of another recipe, other
@@ -89,7 +101,7 @@ class Study:
         if sampler not in SAMPLERS:
             raise unknown_name("sampler", sampler, SAMPLERS)
         self.folder, self.space, self.sampler = folder, space, sampler
-        optuna = _optuna()
+        optuna = _import_optuna()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -107,6 +119,11 @@ class Study:
             self._check({**inputs, "space": {key: list(values) for key, values in space.items()}})
 
     def _check(self, inputs: Mapping[str, object]) -> None:
+        """Check that the study has the same inputs; those of a new study are stored.
+
+        Raises:
+            UserError: the study has other inputs.
+        """
         stored = self._study.user_attrs
         for name, value in inputs.items():
             if stored and stored.get(name) != value:
@@ -118,9 +135,9 @@ class Study:
 
     @contextmanager
     def claimed(self, count: int) -> Iterator[Claim | None]:
-        """Yield a trial to work on, or None if the study has enough that are complete or running.
+        """Yield a trial to work on, or None if the study has enough trials or no settings are left.
 
-        A trial whose process died counts as failed, and its settings can be claimed again.
+        A running trial whose process has died counts as failed, so its settings are tried again.
 
         Args:
             count: number of trials that the study should have, without failed ones.
@@ -134,8 +151,9 @@ class Study:
             yield claim
 
     def _claim(self, count: int) -> Claim | None:
+        """Return the next trial, while this process holds the lock of the study; see `claimed`."""
         self._fail_abandoned()
-        states = _optuna().trial.TrialState
+        states = _import_optuna().trial.TrialState
         trials = [t for t in self._study.get_trials(deepcopy=False) if t.state != states.FAIL]
         if len(trials) >= count:
             return None
@@ -150,8 +168,11 @@ class Study:
         return Claim(trial, settings, self.run_folder(trial.number))
 
     def _fail_abandoned(self) -> None:
-        """Mark running trials as failed if their process has died."""
-        states = _optuna().trial.TrialState
+        """Mark running trials as failed if their process has died.
+
+        The process of a trial locks a file in its run folder, and the lock ends with the process.
+        """
+        states = _import_optuna().trial.TrialState
         for trial in self._study.get_trials(deepcopy=False, states=(states.RUNNING,)):
             with ExitStack() as stack:
                 try:
@@ -163,15 +184,21 @@ class Study:
                 self._study.tell(trial.number, state=states.FAIL)
 
     def end(self, claim: Claim, accuracy: float | None, pruned: bool = False) -> None:
-        """Record the accuracy of a trial; None if it failed."""
-        states = _optuna().trial.TrialState
+        """End a trial.
+
+        Args:
+            claim: the trial.
+            accuracy: validation accuracy of the kept weights, as a fraction; None if it failed.
+            pruned: whether the trial was stopped early.
+        """
+        states = _import_optuna().trial.TrialState
         if accuracy is None:
             self._study.tell(claim.number, state=states.FAIL)
         elif pruned:
-            claim.note(val_accuracy=accuracy)
+            claim.store(val_accuracy=accuracy)
             self._study.tell(claim.number, state=states.PRUNED)
         else:
-            claim.note(val_accuracy=accuracy)
+            claim.store(val_accuracy=accuracy)
             self._study.tell(claim.number, accuracy)
 
     def run_folder(self, number: int) -> Path:
@@ -182,22 +209,27 @@ class Study:
         """Return all trials, ordered by number."""
         return [
             Trial(
-                trial.number,
-                dict(trial.params),
-                trial.state.name.lower(),
-                trial.user_attrs.get("val_accuracy"),
-                trial.user_attrs.get("evidence_fraction"),
+                number=trial.number,
+                settings=dict(trial.params),
+                state=trial.state.name.lower(),
+                val_accuracy=trial.user_attrs.get("val_accuracy"),
+                evidence_fraction=trial.user_attrs.get("evidence_fraction"),
             )
             for trial in self._study.get_trials(deepcopy=False)
         ]
 
 
 def combinations(space: Space) -> list[dict[str, str]]:
-    """Return every combination of the values; the last key varies fastest."""
+    """Return all combinations of the values, as values by key; the last key varies fastest."""
     return [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
 
 
-def _optuna() -> ModuleType:
+def _import_optuna() -> ModuleType:
+    """Import Optuna, with its messages switched off, except errors.
+
+    Raises:
+        UserError: Optuna is not installed.
+    """
     try:
         import optuna
     except ImportError:
@@ -207,19 +239,24 @@ def _optuna() -> ModuleType:
 
 
 def _storage(folder: Path) -> "optuna.storages.RDBStorage":
+    """Return Optuna's interface to the SQLite file in a folder."""
     from sqlalchemy.engine import URL
 
     url = URL.create("sqlite", database=str(folder / FILE))
-    options = {"connect_args": {"timeout": _WAIT}}
-    return _optuna().storages.RDBStorage(str(url), engine_kwargs=options)
+    options = {"connect_args": {"timeout": _TIMEOUT_S}}
+    return _import_optuna().storages.RDBStorage(str(url), engine_kwargs=options)
 
 
 @contextmanager
 def _locked(path: Path, wait: bool = True) -> Iterator[None]:
-    """Lock a file; the system releases the lock if this process dies.
+    """Lock a file while the block runs; the system releases the lock if this process dies.
+
+    Args:
+        path: the file, created if it is missing.
+        wait: whether to wait while another process holds the lock.
 
     Raises:
-        OSError: another process holds it, and `wait` is False.
+        OSError: another process holds the lock, and `wait` is False.
     """
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

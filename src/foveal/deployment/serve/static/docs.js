@@ -1,4 +1,4 @@
-// Renders openapi.json without scripts from other sites.
+// Shows the API's description, openapi.json, without scripts from other sites.
 
 const node = (tag, text = "", ...children) => {
   const element = document.createElement(tag);
@@ -7,7 +7,7 @@ const node = (tag, text = "", ...children) => {
   return element;
 };
 
-// Text with `code` in it.
+// Text whose parts between backticks are shown as code.
 function prose(text) {
   const paragraph = node("span");
   text.split("`").forEach((part, index) => paragraph.append(index % 2 ? node("code", part) : part));
@@ -21,34 +21,35 @@ function table(rows) {
     cells.forEach((cell, index) => row.append(node("td", "", index ? prose(cell) : node("code", cell))));
     body.append(row);
   }
-  const wide = node("div", "", node("table", "", body));
-  wide.className = "wide";
-  return wide;
+  const scrollable = node("div", "", node("table", "", body));
+  scrollable.className = "wide";
+  return scrollable;
 }
 
-function kind(schema) {
+// The type in a JSON schema in words, such as "list of number".
+function typeText(schema) {
   const choices = (schema.anyOf ?? [schema]).filter((choice) => choice.type !== "null");
   return choices.map((choice) => choice.enum?.join(" | ") ?? choice.const ??
-    (choice.type === "array" ? `list of ${kind(choice.items ?? {})}` : choice.format ?? choice.type ?? "")).join(" or ");
+    (choice.type === "array" ? `list of ${typeText(choice.items ?? {})}` : choice.format ?? choice.type ?? "")).join(" or ");
 }
 
-function body(content) {
+function requestBody(content) {
   return Object.entries(content).flatMap(([type, { schema }]) => [
     node("h3", type),
     table(Object.entries(schema.properties ?? {}).map(([name, property]) => [
-      name, kind(property), [schema.required?.includes(name) ? "Required." : "", property.description ?? "",
+      name, typeText(property), [schema.required?.includes(name) ? "Required." : "", property.description ?? "",
         property.default !== undefined && property.default !== null ? `Default: ${JSON.stringify(property.default)}.` : ""].join(" ")])),
   ]);
 }
 
-function route(path, method, spec) {
+function route(path, method, operation) {
   const section = node("section", "", node("h2", `${method.toUpperCase()} ${path}`));
-  section.append(node("p", "", prose(`${spec.summary ?? ""}. ${spec.description ?? ""}`)));
-  if (spec.requestBody) section.append(...body(spec.requestBody.content));
-  const example = spec.responses["200"]?.content?.["application/json"]?.example;
+  section.append(node("p", "", prose(`${operation.summary ?? ""}. ${operation.description ?? ""}`)));
+  if (operation.requestBody) section.append(...requestBody(operation.requestBody.content));
+  const example = operation.responses["200"]?.content?.["application/json"]?.example;
   if (example) section.append(node("h3", "Response"), node("pre", JSON.stringify(example, null, 2)));
-  const others = Object.entries(spec.responses).filter(([status]) => status !== "200");
-  if (others.length) section.append(node("h3", "Errors"), table(others.map(([status, response]) => [status, response.description])));
+  const errors = Object.entries(operation.responses).filter(([status]) => status !== "200");
+  if (errors.length) section.append(node("h3", "Errors"), table(errors.map(([status, response]) => [status, response.description])));
   if (path === "/v1/explain") {
     const curl = `curl -F model=mnist-focus -F image=@digit.png ${new URL("v1/explain", location.href)}`;
     section.append(node("h3", "Example"), node("pre", curl));

@@ -3,7 +3,7 @@
 import { element, frame, tag } from "./marks.js";
 import { percent, printable } from "./words.js";
 
-const [WIDTH, IMAGE, MARGIN] = [960, 480, 24];
+const [WIDTH, IMAGE_SIDE, MARGIN] = [960, 480, 24]; // in pixels
 const FONT = "system-ui, sans-serif";
 
 export function saveJson(name, model, response) {
@@ -13,13 +13,13 @@ export function saveJson(name, model, response) {
 }
 
 export function saveSvg(name, markedImage, model, response) {
-  const text = source(markedImage, model, response);
+  const text = figureSvg(markedImage, model, response);
   save(new Blob([text], { type: "image/svg+xml" }), `${name}.svg`);
 }
 
 export async function savePng(name, markedImage, model, response) {
   const image = new Image();
-  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(source(markedImage, model, response))}`;
+  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(figureSvg(markedImage, model, response))}`;
   await image.decode();
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [2 * image.width, 2 * image.height];
@@ -28,21 +28,21 @@ export async function savePng(name, markedImage, model, response) {
 }
 
 // One SVG: the image with its marks, the patches, and the class probabilities.
-function source(markedImage, model, response) {
+function figureSvg(markedImage, model, response) {
   const patches = response.pictures.patches ?? [];
-  const height = IMAGE + 2 * MARGIN + 40;
+  const height = IMAGE_SIDE + 2 * MARGIN + 40;
   const svg = element("svg", { xmlns: "http://www.w3.org/2000/svg", width: WIDTH, height,
     viewBox: `0 0 ${WIDTH} ${height}`, "font-family": FONT });
   svg.append(element("rect", { width: WIDTH, height, fill: "#fff" }));
-  const inner = markedImage.cloneNode(true);
-  const [wide, high] = ["width", "height"].map((side) => Number(markedImage.getAttribute(side)));
-  const scale = IMAGE / Math.max(wide, high);
-  const box = { x: MARGIN, y: MARGIN + 40, width: scale * wide, height: scale * high };
-  for (const [key, value] of Object.entries(box)) inner.setAttribute(key, value);
-  const left = IMAGE + 2 * MARGIN;
+  const scaledImage = markedImage.cloneNode(true);
+  const [imageWidth, imageHeight] = ["width", "height"].map((side) => Number(markedImage.getAttribute(side)));
+  const scale = IMAGE_SIDE / Math.max(imageWidth, imageHeight);
+  const box = { x: MARGIN, y: MARGIN + 40, width: scale * imageWidth, height: scale * imageHeight };
+  for (const [key, value] of Object.entries(box)) scaledImage.setAttribute(key, value);
+  const left = IMAGE_SIDE + 2 * MARGIN;
   const best = response.probabilities?.[0];
   const title = best ? `${best.class} (${percent(best.probability)})` : "reconstructed";
-  svg.append(textNode(`${model}: ${title}`, MARGIN, 44, 24, 700), inner);
+  svg.append(textNode(`${model}: ${title}`, MARGIN, 44, 24, 700), scaledImage);
   (response.probabilities ?? []).slice(0, 5).forEach((entry, index) => {
     const y = MARGIN + 62 + 36 * index;
     svg.append(textNode(entry.class, left, y, 16), element("rect", { x: left + 130, y: y - 14,

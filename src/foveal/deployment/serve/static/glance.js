@@ -1,12 +1,14 @@
-// Small summary of the predictions, for phones on which the pad and the predictions do not fit together.
+// Small summary of the predictions, for phones that cannot show the pad and the predictions at once.
 
+// Returns a function that is called with a panel; the summary is then shown while the image of this
+// panel is below the screen.
 export function glance(summary, panels) {
   let isBelow = false;
   const paint = () => {
-    const shown = panels.filter((panel) => panel.response);
-    summary.hidden = !isBelow || !shown.length;
+    const explained = panels.filter((panel) => panel.response);
+    summary.hidden = !isBelow || !explained.length;
     if (summary.hidden) return;
-    summary.replaceChildren(...shown.map((panel) => {
+    summary.replaceChildren(...explained.map((panel) => {
       const link = document.createElement("button");
       link.type = "button";
       link.tabIndex = -1;

@@ -5,32 +5,34 @@ import { Pad } from "./drawing.js";
 import { glance } from "./glance.js";
 import { Panel } from "./panel.js";
 import * as sources from "./sources.js";
-import { text } from "./words.js";
+import { setText } from "./words.js";
 
 const MAX_PANELS = 2;
 
 const find = (id) => document.getElementById(id);
-const say = (message) => text(find("notice"), message);
+const say = (message) => setText(find("notice"), message);
 const panels = [];
-const watch = glance(find("glance"), panels);
-const images = { draw: null, photo: null, camera: null, samples: null };
+const watchPanel = glance(find("glance"), panels);
+const images = { draw: null, photo: null, camera: null, samples: null }; // the latest of each source
 let modelList = [];
-let count = 0;
+let imageCount = 0;
 
-const source = () => document.querySelector("input[name=source]:checked").value;
+const selectedSource = () => document.querySelector("input[name=source]:checked").value;
 
+// Numbers a new image {blob, name} of a source, and shows it if the source is selected. `time` is
+// that of the event that changed the image, for measuring the latency.
 function setImage(kind, image, time) {
-  image.number = ++count;
+  image.number = ++imageCount;
   image.digit = kind === "draw" || kind === "samples";
   images[kind] = image;
-  if (kind === source()) show(image, time);
+  if (kind === selectedSource()) show(image, time);
 }
 
 function show(image, time) {
   for (const panel of panels) {
     const name = defaultModel(image);
-    if (panels.length > 1 || panel.chosen || panel.model.model === name) panel.explain(image, time);
-    else panel.suit(name, image);
+    if (panels.length > 1 || panel.hasChosenModel || panel.model.model === name) panel.explain(image, time);
+    else panel.switchModel(name, image);
   }
 }
 
@@ -46,10 +48,10 @@ function updatePanelCount() {
   for (const panel of panels) panel.find(".remove").hidden = panels.length === 1;
   find("compare").hidden = panels.length >= Math.min(MAX_PANELS, modelList.length);
   find("panels").className = panels.length > 1 ? "several" : "";
-  watch(panels[0]);
+  watchPanel(panels[0]);
 }
 
-// The server lists the models in display order.
+// Adds a panel with the first model that has no panel yet; the server lists the models in order.
 function addPanel() {
   const used = panels.map((panel) => panel.model.model);
   const name = modelList.map((model) => model.model).find((name) => !used.includes(name));
@@ -57,7 +59,7 @@ function addPanel() {
   panels.push(panel);
   find("panels").append(panel.root);
   updatePanelCount();
-  panel.explain(images[source()]);
+  panel.explain(images[selectedSource()]);
   return panel;
 }
 
@@ -68,8 +70,8 @@ function removePanel(panel) {
   find("compare").focus();
 }
 
-function sourceChanged() {
-  const kind = source();
+function onSourceChange() {
+  const kind = selectedSource();
   for (const name of Object.keys(images)) find(`pane-${name}`).hidden = name !== kind;
   document.dispatchEvent(new CustomEvent("foveal:source", { detail: kind }));
   say("");
@@ -81,7 +83,7 @@ function sourceChanged() {
 
 function chooseSource(kind) {
   document.querySelector(`input[name=source][value=${kind}]`).checked = true;
-  sourceChanged();
+  onSourceChange();
 }
 
 function startPad() {
@@ -97,7 +99,7 @@ function startPad() {
     pad.clear();
     find("pad").focus();
   });
-  find("centre").addEventListener("change", (event) => pad.centre(event.target.checked));
+  find("centre").addEventListener("change", (event) => pad.setCentred(event.target.checked));
   pad.notify(performance.now());
 }
 
@@ -110,13 +112,13 @@ async function start() {
   addPanel();
   startPad();
   for (const radio of document.querySelectorAll("input[name=source]")) {
-    radio.addEventListener("change", sourceChanged);
+    radio.addEventListener("change", onSourceChange);
   }
-  const photo = (image) => {
+  const onImage = (image) => {
     setImage(image.name === "camera.png" ? "camera" : "photo", image);
-    if (image.name !== "camera.png" && source() !== "photo") chooseSource("photo");
+    if (image.name !== "camera.png" && selectedSource() !== "photo") chooseSource("photo");
   };
-  sources.listen(photo, say);
+  sources.listen(onImage, say);
   find("compare").addEventListener("click", () => addPanel().find(".model").focus());
   document.documentElement.dataset.ready = "true";
 }

@@ -1,9 +1,9 @@
-// The original image: the part that a model was given, at the original resolution.
+// The part of the original image that a model was given, at the original resolution.
 
-const LONGEST = 1600; // maximum longer side of the drawn image, in pixels
+const MAX_SIDE = 1600; // longer side of the drawn image, in pixels
 
-// A canvas, or null if the image has no more pixels than the model's input or the browser cannot
-// read it. `size` is {width, height} of the model's input in pixels, `cropped` whether it was
+// Returns a canvas, or null if the image has no more pixels than the model's input or the browser
+// cannot read it. `size` is {width, height} of the model's input in pixels, `cropped` whether it was
 // cropped at the centre.
 export async function original(image, size, cropped) {
   const key = `${size.width}x${size.height} ${cropped}`;
@@ -20,9 +20,9 @@ async function draw(blob, size, cropped) {
   const width = cropped ? scale * size.width : bitmap.width;
   const height = cropped ? scale * size.height : bitmap.height;
   if (Math.max(width, height) <= Math.max(size.width, size.height)) return null;
-  const shrink = Math.min(1, LONGEST / Math.max(width, height));
+  const outputScale = Math.min(1, MAX_SIDE / Math.max(width, height));
   const canvas = document.createElement("canvas");
-  [canvas.width, canvas.height] = [width, height].map((side) => Math.max(1, Math.round(side * shrink)));
+  [canvas.width, canvas.height] = [width, height].map((side) => Math.max(1, Math.round(side * outputScale)));
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.fillStyle = "#fff"; // background of transparent pixels, as on the server
   context.fillRect(0, 0, canvas.width, canvas.height);

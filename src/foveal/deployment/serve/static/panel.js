@@ -5,8 +5,8 @@ import { saveJson, savePng, saveSvg } from "./download.js";
 import * as heat from "./heat.js";
 import * as marks from "./marks.js";
 import { original } from "./original.js";
-import { loaded, mean, part, patchPart } from "./parts.js";
-import { bars, fill, percent, printable, showPrediction, text } from "./words.js";
+import { captionedImage, loadImage, meanMap, numberedPatch } from "./parts.js";
+import { fillCard, percent, printable, setText, showBars, showPrediction } from "./words.js";
 
 const METHODS = { model: "the model itself", contributions: "exact contributions" };
 
@@ -19,8 +19,8 @@ export class Panel {
     this.held = null; // keypoints that the user has moved, or null
     this.response = null;
     this.running = false;
-    this.pending = false; // whether an image waits for the running request
-    this.chosen = false; // whether the user has chosen the model
+    this.pending = false; // whether to explain again after the running request
+    this.hasChosenModel = false; // whether the user has chosen the model
     this.fillModels(name);
     this.listen(onRemove);
     this.choose(name);
@@ -48,14 +48,14 @@ export class Panel {
 
   listen(onRemove) {
     this.find(".model").addEventListener("change", (event) => {
-      this.chosen = true;
+      this.hasChosenModel = true;
       this.choose(event.target.value);
     });
     this.find(".method").addEventListener("change", () => this.explain(this.image));
     this.find(".fraction select").addEventListener("change", () => this.explain(this.image));
     this.find(".release").addEventListener("click", () => this.hold(null));
     this.find(".remove").addEventListener("click", () => onRemove(this));
-    this.find(".post-hoc").addEventListener("toggle", () => this.postHocMethods());
+    this.find(".post-hoc").addEventListener("toggle", () => this.showPostHocMethods());
     for (const button of this.root.querySelectorAll(".downloads button")) {
       button.addEventListener("click", () => this.download(button.dataset.kind));
     }
@@ -69,13 +69,13 @@ export class Panel {
       ...this.model.methods.map((name) => new Option(METHODS[name] ?? `post-hoc: ${name}`, name)));
     method.value = this.model.default_method;
     this.find(".post-hoc").hidden = this.model.methods.length < 2;
-    text(this.find(".about"), this.model.about);
-    fill(this.find(".card"), this.find(".honesty dl"), this.model);
+    setText(this.find(".about"), this.model.about);
+    fillCard(this.find(".card"), this.find(".honesty dl"), this.model);
     this.explain(this.image);
   }
 
-  // Explain an image with a model that suits it, if the user has chosen none.
-  suit(name, image) {
+  // Explain an image with another model.
+  switchModel(name, image) {
     this.image = image;
     this.find(".model").value = name;
     this.choose(name);
@@ -90,10 +90,10 @@ export class Panel {
     this.explain(this.image, time, true);
   }
 
-  // Explain an image; if several arrive while one is being explained, only the latest is explained.
-  async explain(image, time = performance.now(), holding = false) {
+  // Explain an image. Of several that arrive while one is being explained, only the latest is explained.
+  async explain(image, time = performance.now(), keepKeypoints = false) {
     this.image = image;
-    if (!holding) this.held = null;
+    if (!keepKeypoints) this.held = null;
     if (!image) return;
     this.time = time;
     this.pending = true;
@@ -136,7 +136,7 @@ export class Panel {
   }
 
   warn(message) {
-    text(this.find(".warning"), message);
+    setText(this.find(".warning"), message);
   }
 
   async show(response, held, image) {
@@ -145,28 +145,28 @@ export class Panel {
     this.ownResponse = ownResponse;
     await this.showImage(response, image);
     showPrediction(this.root, response, this.model, held ? ownResponse : null);
-    bars(this.find(".bars"), response.probabilities ?? []);
+    showBars(this.find(".bars"), response.probabilities ?? []);
     this.showParts(response);
     this.showEvidence(response.evidence);
     this.find(".release").hidden = !held;
-    if (this.find(".post-hoc").open) this.postHocMethods();
+    if (this.find(".post-hoc").open) this.showPostHocMethods();
   }
 
   async showImage(response, image) {
     const size = response.size_px;
-    this.small = await loaded(response.pictures.image); // the model's input
+    this.input = await loadImage(response.pictures.image); // the model's input
     const canvas = await original(image, size, Boolean(this.model.size_px));
-    const shown = canvas ?? this.small;
+    const background = canvas ?? this.input;
     let href = canvas ? canvas.toDataURL("image/jpeg", 0.92) : response.pictures.image;
     let legend = "";
-    const hasAttention = Boolean(response.maps) && !response.values.signed; // the model's own attention
+    const hasAttention = Boolean(response.maps) && !response.values.signed; // else attributions
     if (hasAttention) {
-      this.maps = heat.relative(response.maps);
-      this.end = heat.scaleEnd([...this.maps.each, this.maps.all]);
-      href = heat.attention(this.maps.all, this.end, shown);
-      legend = `0.1 × … ${this.end.toFixed(0)} × uniform attention`;
+      this.attention = heat.relative(response.maps);
+      this.scaleEnd = heat.scaleEnd([...this.attention.maps, this.attention.mean]);
+      href = heat.attention(this.attention.mean, this.scaleEnd, background);
+      legend = `0.1 × … ${this.scaleEnd.toFixed(0)} × uniform attention`;
     } else if (response.maps) {
-      href = heat.attribution(mean(response.maps), shown, response.values.zero);
+      href = heat.attribution(meanMap(response.maps), background, response.values.zero);
       legend = "against … for the predicted class";
     }
     const smooth = Boolean(canvas) || hasAttention;
@@ -175,15 +175,15 @@ export class Panel {
     svg.setAttribute("aria-label", `What ${this.model.model} looked at`);
     if (response.keypoints) this.showKeypoints(svg, response, size);
     else if (hasAttention) marks.peaks(svg, response.attention, size);
-    this.swap(svg);
+    this.replaceImage(svg);
     const label = this.find(".legend");
-    text(label, legend);
+    setText(label, legend);
     label.className = `legend ${response.values?.signed ? "signed" : "magma"}`;
-    text(this.find(".hint"), [this.unfamiliarImageNote(), this.hint(response)].filter(Boolean).join(" "));
+    setText(this.find(".hint"), [this.unfamiliarImageNote(), this.hint(response)].filter(Boolean).join(" "));
   }
 
-  // Replace the image and keep the keyboard focus; not while the user drags a keypoint.
-  swap(svg) {
+  // Replace the image and keep the keyboard focus; wait while the user drags a keypoint.
+  replaceImage(svg) {
     this.svg = svg;
     const holder = this.find(".shown-image");
     if (this.dragging) return;
@@ -193,7 +193,7 @@ export class Panel {
     if (focused !== undefined) holder.querySelector(`[data-index="${focused}"]`)?.focus();
   }
 
-  // Note for an image unlike the training images, as the model predicts a class anyway.
+  // Note for an image unlike the training images, for which the model predicts a class all the same.
   unfamiliarImageNote() {
     const trainedOn = this.model.trained_on;
     if (!this.image.digit || !trainedOn || /^(cluttered-|planted-)?mnist/.test(trainedOn)) return "";
@@ -208,8 +208,8 @@ export class Panel {
     if (!response.maps) return "This model sees the whole image.";
     if (!response.values.signed) return "The numbers mark the maximum of each depth's attention.";
     if (!response.values.location_label) return "";
-    const terms = heat.cells(response.maps[0]);
-    const locations = `${terms.length} × ${terms[0].length} locations`;
+    const contributions = heat.collapseBlocks(response.maps[0]);
+    const locations = `${contributions.length} × ${contributions[0].length} locations`;
     return `Contribution of each of ${locations} to the logit of the predicted class.`;
   }
 
@@ -227,12 +227,12 @@ export class Panel {
       `Keypoint ${index + 1}, column ${Math.round(point.x_px)}, row ${Math.round(point.y_px)}; ` +
       "use the arrow keys to move it, Escape to reset all keypoints");
     group.addEventListener("keydown", (event) => {
-      const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+      const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
       if (event.key === "Escape") this.hold(null);
-      if (!(event.key in step)) return;
+      if (!(event.key in steps)) return;
       event.preventDefault();
-      const [dx, dy] = step[event.key];
-      // Relative to the held position, as the response to the last key may not have arrived.
+      const [dx, dy] = steps[event.key];
+      // Relative to the moved keypoint, because the response to the last key may not have arrived.
       const current = (this.held ?? this.response.keypoints)[index];
       this.move(index, current.x_px + dx, current.y_px + dy, size, event.timeStamp);
     });
@@ -250,17 +250,17 @@ export class Panel {
       return [((moveEvent.clientX - box.left) / box.width) * size.width - 0.5,
         ((moveEvent.clientY - box.top) / box.height) * size.height - 0.5];
     };
-    const [x, y] = position(event);
-    const offset = [point.x_px - x, point.y_px - y];
+    const [startX, startY] = position(event);
+    const offset = [point.x_px - startX, point.y_px - startY];
     const onMove = (moveEvent) => {
-      const [px, py] = position(moveEvent).map((value, axis) => value + offset[axis]);
-      const target = this.move(index, px, py, size, moveEvent.timeStamp);
+      const [x, y] = position(moveEvent).map((value, axis) => value + offset[axis]);
+      const target = this.move(index, x, y, size, moveEvent.timeStamp);
       group.setAttribute("transform", `translate(${target.x_px - point.x_px} ${target.y_px - point.y_px})`);
     };
     const onEnd = () => {
       this.dragging = false;
       group.removeEventListener("pointermove", onMove);
-      this.swap(this.svg);
+      this.replaceImage(this.svg);
       this.find(`.shown-image [data-index="${index}"]`)?.focus({ preventScroll: true });
     };
     group.addEventListener("pointermove", onMove);
@@ -289,13 +289,13 @@ export class Panel {
     if (patches) {
       title.textContent = thumbnail ? "The model's whole input" : "Everything the classifier saw";
       if (rebuilt) title.textContent = "Patches that the image was reconstructed from";
-      if (thumbnail) parts.append(part(thumbnail, "a thumbnail"));
-      patches.forEach((patch, index) => parts.append(patchPart(patch, index)));
-      if (rebuilt) parts.append(part(rebuilt, "reconstructed"));
+      if (thumbnail) parts.append(captionedImage(thumbnail, "a thumbnail"));
+      patches.forEach((patch, index) => parts.append(numberedPatch(patch, index)));
+      if (rebuilt) parts.append(captionedImage(rebuilt, "reconstructed"));
     } else if (response.maps?.length > 1 && !response.values.signed) {
       title.textContent = "Attention at each depth";
-      this.maps.each.forEach((map, index) =>
-        parts.append(part(heat.attention(map, this.end, this.small), `depth ${index + 1}`, true)));
+      this.attention.maps.forEach((map, index) =>
+        parts.append(captionedImage(heat.attention(map, this.scaleEnd, this.input), `depth ${index + 1}`, true)));
     }
   }
 
@@ -304,26 +304,26 @@ export class Panel {
     this.find(".fraction").hidden = !this.response.maps;
     if (!evidence) return;
     for (const [name, title] of [["only", "Evidence only"], ["without", "Everything but the evidence"]]) {
-      const outcome = evidence[name];
+      const result = evidence[name];
       const figure = this.find(`.${name}`);
-      figure.querySelector("img").src = outcome.picture;
+      figure.querySelector("img").src = result.picture;
       const caption = figure.querySelector("figcaption");
       const heading = document.createElement("b");
       heading.textContent = title;
-      const lines = [heading, outcome.probabilities
-        ? `→ ${outcome.prediction} (${percent(outcome.probabilities[0].probability)})`
-        : `→ reconstructed with an error of ${outcome.rebuilding_mse.toFixed(4)}`];
-      if (outcome.judge) lines.push(`a judge: ${outcome.judge.class} (${percent(outcome.judge.probability)})`);
+      const lines = [heading, result.probabilities
+        ? `→ ${result.prediction} (${percent(result.probabilities[0].probability)})`
+        : `→ reconstructed with an error of ${result.rebuilding_mse.toFixed(4)}`];
+      if (result.judge) lines.push(`a judge: ${result.judge.class} (${percent(result.judge.probability)})`);
       caption.replaceChildren(...lines.map((line) => {
-        const row = document.createElement("span");
-        row.append(typeof line === "string" ? printable(line) : line);
-        return row;
+        const span = document.createElement("span");
+        span.append(typeof line === "string" ? printable(line) : line);
+        return span;
       }));
     }
   }
 
-  // All post-hoc methods on the same image, one after another.
-  async postHocMethods() {
+  // Explain the image by all post-hoc methods, one after another.
+  async showPostHocMethods() {
     const grid = this.find(".post-hoc .grid");
     if (!this.find(".post-hoc").open || !this.image) return grid.replaceChildren();
     const [image, model] = [this.image, this.model];
@@ -332,15 +332,15 @@ export class Panel {
     this.comparedWith = key;
     grid.replaceChildren();
     for (const method of model.methods.filter((name) => name !== "model")) {
-      const placeholder = part("", `${method} …`);
+      const placeholder = captionedImage("", `${method} …`);
       grid.append(placeholder);
       try {
         const response = await request(image,
           { model: model.model, method, show: "pictures,maps", fit: "crop" });
         if (this.comparedWith !== key) return;
-        const background = await loaded(response.pictures.image);
-        const href = heat.attribution(mean(response.maps), background, response.values.zero);
-        placeholder.replaceWith(part(href, `${method}, ${response.cost_forward_passes.toFixed(0)} passes`));
+        const background = await loadImage(response.pictures.image);
+        const href = heat.attribution(meanMap(response.maps), background, response.values.zero);
+        placeholder.replaceWith(captionedImage(href, `${method}, ${response.cost_forward_passes.toFixed(0)} passes`));
       } catch (error) {
         placeholder.querySelector("figcaption").textContent = `${method}: ${error.message}`;
       }

@@ -1,20 +1,20 @@
-// Small images next to the large one: patches, maps, post-hoc methods.
+// Small images next to the large one, which show patches, maps and post-hoc methods.
 
 import * as marks from "./marks.js";
 
-export async function loaded(href) {
+export async function loadImage(href) {
   const image = new Image();
   image.src = href;
   await image.decode();
   return image;
 }
 
-export function mean(maps) {
+export function meanMap(maps) {
   return maps[0].map((row, y) =>
     row.map((_, x) => maps.reduce((sum, map) => sum + map[y][x], 0) / maps.length));
 }
 
-export function part(href, caption, smooth = false) {
+export function captionedImage(href, caption, smooth = false) {
   const figure = document.createElement("figure");
   const image = document.createElement("img");
   if (href) image.src = href;
@@ -26,7 +26,7 @@ export function part(href, caption, smooth = false) {
   return figure;
 }
 
-export function patchPart(patch, index) {
+export function numberedPatch(patch, index) {
   const svg = marks.element("svg", { viewBox: "0 0 28 28", class: "patch", role: "img",
     "aria-label": `patch ${index + 1}` });
   svg.append(

@@ -3,30 +3,30 @@
 import { samples } from "./api.js";
 import { printable } from "./words.js";
 
-const LARGEST_BYTES = 4_000_000; // larger files are shrunk before they are sent
-const LARGEST_SIDE = 1600;
+const MAX_BYTES = 4_000_000; // larger files are shrunk before they are sent
+const MAX_SIDE = 1600; // longer side of a shrunk image, in pixels
 const CAMERA_SIDE = 512;
 
 const find = (id) => document.getElementById(id);
 
 // `onImage({blob, name})` is called with each image, `say(message)` with errors.
 export function listen(onImage, say) {
-  const take = async (file) => {
+  const onFile = async (file) => {
     if (!file) return;
     if (!file.type.startsWith("image/")) return say(`${file.name || "This"} is not an image.`);
     say("");
     const image = { blob: file, name: file.name || "pasted.png" };
     try {
-      if (file.size > LARGEST_BYTES) image.blob = await smaller(file);
+      if (file.size > MAX_BYTES) image.blob = await shrink(file);
     } catch {
       return say(`${image.name} is not an image that this browser can read.`);
     }
     preview(image);
     onImage(image);
   };
-  files(take);
-  clipboard(take, say);
-  camera(onImage, say);
+  listenToFiles(onFile);
+  listenToClipboard(onFile, say);
+  listenToCamera(onImage, say);
 }
 
 function preview({ blob, name }) {
@@ -37,9 +37,10 @@ function preview({ blob, name }) {
   find("given").hidden = false;
 }
 
-async function smaller(file) {
+// Returns an image file as a JPEG with sides of at most `MAX_SIDE` pixels.
+async function shrink(file) {
   const bitmap = await createImageBitmap(file);
-  const scale = Math.min(1, LARGEST_SIDE / Math.max(bitmap.width, bitmap.height));
+  const scale = Math.min(1, MAX_SIDE / Math.max(bitmap.width, bitmap.height));
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [bitmap.width * scale, bitmap.height * scale].map(Math.round);
   canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
@@ -47,30 +48,30 @@ async function smaller(file) {
   return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
 }
 
-function files(take) {
+function listenToFiles(onFile) {
   find("file").addEventListener("change", (event) => {
-    take(event.target.files[0]);
+    onFile(event.target.files[0]);
     event.target.value = ""; // so that the same file can be chosen again
   });
   const drop = find("drop");
-  const over = (event) => {
+  const highlight = (event) => {
     event.preventDefault();
     drop.classList.toggle("over", event.type === "dragover");
   };
-  for (const kind of ["dragover", "dragleave", "drop"]) document.addEventListener(kind, over);
-  document.addEventListener("drop", (event) => take(event.dataTransfer?.files[0]));
+  for (const kind of ["dragover", "dragleave", "drop"]) document.addEventListener(kind, highlight);
+  document.addEventListener("drop", (event) => onFile(event.dataTransfer?.files[0]));
 }
 
-function clipboard(take, say) {
+function listenToClipboard(onFile, say) {
   document.addEventListener("paste", (event) => {
     const file = [...(event.clipboardData?.files ?? [])].find((candidate) => candidate.type.startsWith("image/"));
-    if (file) take(file);
+    if (file) onFile(file);
   });
   find("paste").addEventListener("click", async () => {
     try {
       for (const item of await navigator.clipboard.read()) {
         const type = item.types.find((candidate) => candidate.startsWith("image/"));
-        if (type) return take(new File([await item.getType(type)], "pasted.png", { type }));
+        if (type) return onFile(new File([await item.getType(type)], "pasted.png", { type }));
       }
       say("There is no image in the clipboard.");
     } catch {
@@ -79,16 +80,16 @@ function clipboard(take, say) {
   });
 }
 
-function camera(onImage, say) {
-  const [video, start, takeIt] = [find("video"), find("camera-start"), find("camera-take")];
+function listenToCamera(onImage, say) {
+  const [video, startButton, takeButton] = [find("video"), find("camera-start"), find("camera-take")];
   let stream = null;
   const stop = () => {
     stream?.getTracks().forEach((track) => track.stop());
     stream = null;
-    video.hidden = takeIt.disabled = true;
-    start.textContent = "Start the camera";
+    video.hidden = takeButton.disabled = true;
+    startButton.textContent = "Start the camera";
   };
-  start.addEventListener("click", async () => {
+  startButton.addEventListener("click", async () => {
     if (stream) return stop();
     try {
       stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
@@ -98,10 +99,10 @@ function camera(onImage, say) {
     say("");
     video.srcObject = stream;
     await video.play();
-    video.hidden = takeIt.disabled = false;
-    start.textContent = "Stop the camera";
+    video.hidden = takeButton.disabled = false;
+    startButton.textContent = "Stop the camera";
   });
-  takeIt.addEventListener("click", () => {
+  takeButton.addEventListener("click", () => {
     const side = Math.min(video.videoWidth, video.videoHeight);
     const canvas = document.createElement("canvas");
     canvas.width = canvas.height = CAMERA_SIDE;
@@ -114,6 +115,7 @@ function camera(onImage, say) {
   });
 }
 
+// Fills the gallery once; `onImage({blob, name})` is called with each sample that is chosen.
 export async function showSamples(onImage) {
   const gallery = find("samples");
   if (gallery.childElementCount) return;
@@ -126,13 +128,13 @@ export async function showSamples(onImage) {
     button.append(image);
     button.addEventListener("click", async () => {
       for (const other of gallery.children) other.setAttribute("aria-pressed", other === button);
-      onImage({ blob: bytes(sample.image), name: sample.name });
+      onImage({ blob: blobOf(sample.image), name: sample.name });
     });
     gallery.append(button);
   }
 }
 
-function bytes(dataUrl) {
-  const raw = atob(dataUrl.split(",")[1]);
-  return new Blob([Uint8Array.from(raw, (c) => c.charCodeAt(0))], { type: "image/png" });
+function blobOf(dataUrl) {
+  const binary = atob(dataUrl.split(",")[1]);
+  return new Blob([Uint8Array.from(binary, (character) => character.charCodeAt(0))], { type: "image/png" });
 }

@@ -1,6 +1,6 @@
 // Texts and bars of predictions and model cards.
 
-// A fraction from 0 to 1 as text; nothing is rounded to 100%.
+// Returns a fraction from 0 to 1 as text, which is never rounded up to 100%.
 export function percent(fraction) {
   if (fraction > 0.9995) return "> 99.9%";
   return `${(100 * fraction).toFixed(fraction > 0.99 || fraction < 0.1 ? 1 : 0)}%`;
@@ -17,11 +17,11 @@ export function printable(name) {
 const FIGURES = {
   accuracy: ["accuracy", "fraction of the test images that are classified correctly", percent],
   evidence_fraction: ["evidence", "mean fraction of an image's pixels that the decision is made from", percent],
-  position_leakage: ["leakage", "accuracy of a probe that is given only the keypoints; closer to chance is better", two],
+  position_leakage: ["leakage", "accuracy of a probe that is given only the keypoints; closer to chance is better", twoDecimals],
   content_following: ["content following", "how often the prediction follows the pixels when another image is cut at the same " +
-    "keypoints; higher is better", two],
+    "keypoints; higher is better", twoDecimals],
   position_following: ["position following", "how often the prediction follows the keypoint positions instead; " +
-    "lower is better", two],
+    "lower is better", twoDecimals],
   random_focus_accuracy: ["random focus", "accuracy with another image's keypoints", percent],
   sufficiency: ["sufficiency", "accuracy of a judge on the evidence alone", percent],
   necessity: ["necessity", "drop in a judge's accuracy without the evidence", percent],
@@ -33,17 +33,19 @@ const FIGURES = {
   latency_ms: ["latency", "time per image on one thread", (value) => `${value.toFixed(2)} ms`],
 };
 
-function two(value) {
+function twoDecimals(value) {
   return value.toFixed(2);
 }
 
-export function text(node, content) {
+// Show a text, or hide the node if the text is empty.
+export function setText(node, content) {
   node.textContent = printable(content);
   node.hidden = !content;
 }
 
-// The card's figures: one line with the main ones, and a list of all with their meanings.
-export function fill(line, list, model) {
+// Show the figures (values of metrics) on a model's card: the main ones in one line, and all in a list
+// with their meanings.
+export function fillCard(line, list, model) {
   const figures = model.figures;
   const parts = [];
   if (figures.accuracy) parts.push(`${(100 * figures.accuracy).toFixed(2)}% accuracy on ${figures.data}`);
@@ -65,7 +67,8 @@ export function fill(line, list, model) {
   list.parentElement.hidden = !list.childElementCount;
 }
 
-// Show the prediction as text; with held keypoints, `ownResponse` is the response at the model's own keypoints.
+// Show the prediction as text. If the user has moved keypoints, `ownResponse` is the response at the
+// model's own keypoints, else null.
 export function showPrediction(root, response, model, ownResponse) {
   const best = response.probabilities?.[0];
   root.querySelector(".prediction").textContent = best ? printable(best.class) : "reconstructed";
@@ -83,7 +86,7 @@ export function showPrediction(root, response, model, ownResponse) {
   root.querySelector(".source").textContent = printable(parts.join("; "));
 }
 
-export function bars(list, probabilities) {
+export function showBars(list, probabilities) {
   const rows = probabilities.slice(0, 5).map((entry, index) => {
     const row = document.createElement("li");
     if (index === 0) row.className = "best";

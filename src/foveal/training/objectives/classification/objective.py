@@ -1,4 +1,8 @@
-"""Classification: cross-entropy on augmented images, with terms for masks and for honesty."""
+"""Classification: cross-entropy on augmented images, with optional mask and honesty terms.
+
+The mask term draws attention maps to annotated regions. The honesty terms keep a model's keypoints
+from revealing the class.
+"""
 
 from typing import Literal
 
@@ -19,7 +23,11 @@ from foveal.training.settings import Recipe
 
 
 class Classification(Objective):
-    """Cross-entropy on augmented batches of uint8 images; validation on unchanged images."""
+    """Minimises cross-entropy on randomly augmented images, and validates on unchanged images.
+
+    A batch consists of uint8 images (B, C, H, W), each with its mask as an additional last channel
+    if the dataset has masks, and labels (B,).
+    """
 
     class_weights: Tensor
     columns = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
@@ -28,39 +36,46 @@ class Classification(Objective):
     def __init__(self, model: ImageModel, recipe: Recipe, steps: int):
         super().__init__(model, recipe, steps)
         assert Ability.CLASSES in model.abilities
-        self.honest = honesty_terms(model, recipe)
+        self.honest = honesty_terms(model, recipe)  # None if the recipe has no such terms
         self.train_accuracy = MulticlassAccuracy(model.num_classes, average="micro")
-        # If rare classes get more weight in the loss, classes count equally in validation.
+        # If the loss gives rare classes more weight, validation averages accuracy over the classes.
         self.balanced = recipe.training.balance > 0
         average: Literal["macro", "micro"] = "macro" if self.balanced else "micro"
         self.val_accuracy = MulticlassAccuracy(model.num_classes, average=average)
         self.register_buffer("class_weights", torch.ones(model.num_classes), persistent=False)
 
-    def weigh(self, labels: Tensor) -> None:
+    def set_class_weights(self, labels: Tensor) -> None:
         """Set the class weights from the labels (N,) of the training images."""
-        classes = len(self.class_weights)
-        self.class_weights = class_weights(labels, classes, self.recipe.training.balance)
+        class_count = len(self.class_weights)
+        self.class_weights = class_weights(labels, class_count, self.recipe.training.balance)
 
     def auxiliary(self) -> nn.Module:
-        """Return the probes of adversarial training."""
+        """Return the honesty terms, whose probes are trained too; an empty module without terms."""
         return self.honest or nn.Module()
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the recipe's classification loss of logits (B, classes)."""
+        """Return the classification loss, with the class weights if the recipe balances classes.
+
+        Args:
+            logits: (B, classes).
+            labels: (B,) class indices, or the fraction of each class (B, classes) in mixed images.
+        """
         weights = self.class_weights if self.balanced else None
         return classification_loss(logits, labels, self.recipe.training, weights)
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """Return the loss of a batch of uint8 images and labels."""
+        images_with_masks, labels = batch
         # A mask, if any, is the last channel of its image, so that both are moved together.
-        pixels, labels = self.floats(batch[0]), batch[1]
-        augment, channels = self.recipe.augment, self.model.in_channels
+        pixels = self.floats(images_with_masks)
+        augment = self.recipe.augment
+        channels = self.model.in_channels
         moves = augment.draw_moves(pixels)
         pixels = apply_moves(pixels, moves)
         images = augment.erase_square(pixels[:, :channels])
         images, targets = augment.mix_in(images, labels, len(self.class_weights))
         images = augment.hide_regions(images, self.model.mean)
-        masks = pixels[:, channels:]
+        masks = pixels[:, channels:]  # (B, 1, H, W), or (B, 0, H, W) if there are no masks
         view = WholeView(self.model.normalised(images))
         if self.honest is None:
             observed = self.model.observe(view)
@@ -76,7 +91,7 @@ class Classification(Objective):
         return loss
 
     def log_training(self, loss: Tensor, logits: Tensor, labels: Tensor, index: int) -> None:
-        """Check and log the loss and the accuracy of step `index`."""
+        """Log the loss and the accuracy of step `index`, after checking that the loss is finite."""
         self.check_loss(loss, index)
         self.train_accuracy(logits, labels)
         size = len(labels)
@@ -92,7 +107,8 @@ class Classification(Objective):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         """Measure loss and accuracy on a batch."""
-        self.log_validation(self.model(self.floats(batch[0])), batch[1])
+        images, labels = batch
+        self.log_validation(self.model(self.floats(images)), labels)
 
     def log_validation(self, logits: Tensor, labels: Tensor) -> None:
         """Log the loss and the accuracy of a batch."""

@@ -1,1 +1,1 @@
-"""Classification from crops, with a detector that learns where to look."""
+"""Classification from crops: squares of an image, chosen by a detector that is trained for it."""

@@ -1,1 +1,1 @@
-"""Honesty: loss terms against keypoints that reveal the class (adversarial, dependence, swap)."""
+"""Honesty: loss terms that keep keypoints from revealing the class."""

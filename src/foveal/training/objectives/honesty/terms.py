@@ -1,4 +1,8 @@
-"""Honesty terms of a loss: adversarial, dependence and swap, with a schedule."""
+"""Honesty terms: the parts of a loss that keep a model's keypoints from revealing the class.
+
+They are the adversarial, dependence and swap terms. Their strength depends on the progress of
+training.
+"""
 
 from dataclasses import dataclass
 from typing import cast
@@ -22,13 +26,14 @@ from foveal.training.settings import Recipe
 
 @dataclass(frozen=True)
 class Step:
-    """A training step of a focus model.
+    """Inputs of the honesty terms in one training step.
 
     Attributes:
-        view: B normalised images.
-        observed: the model's explanation of them.
+        view: B normalised images, after augmentation.
+        observed: the model's explanation of these images.
         labels: (B,) class indices.
-        moves: (B, 2, 3), the moves of the images (`Augment.draw_moves`), or None.
+        moves: (B, 2, 3), the affine transforms that moved the images (`Augment.draw_moves`); None
+            if the images were not moved.
         progress: fraction of training that is complete.
     """
 
@@ -43,7 +48,8 @@ def honesty_terms(model: ImageModel, recipe: Recipe) -> "HonestyTerms | None":
     """Return the honesty terms of a recipe, or None if it has none.
 
     Raises:
-        UserError: the terms are for a different kind of model, or images are mixed.
+        UserError: the model is not a focus model that cuts its patches from whole images without
+            a scale or context, or the recipe mixes images.
     """
     if recipe.honesty == Honesty():
         return None
@@ -59,7 +65,7 @@ def honesty_terms(model: ImageModel, recipe: Recipe) -> "HonestyTerms | None":
 
 
 class HonestyTerms(nn.Module):
-    """Terms of the loss that keep a focus model's keypoints from revealing the class.
+    """The terms of a recipe's loss that keep a focus model's keypoints from revealing the class.
 
     Args:
         model: the focus model that is trained.
@@ -69,7 +75,9 @@ class HonestyTerms(nn.Module):
 
     def __init__(self, model: ImageModel, keypoints: int, recipe: Recipe):
         super().__init__()
-        self.recipe, self.settings = recipe, recipe.honesty
+        self.recipe = recipe
+        self.settings = recipe.honesty
+        # x and y of each keypoint; with `still`, also those before augmentation.
         values = keypoints * (4 if self.settings.still else 2)
         count = self.settings.probes if self.settings.adversary else 0
         self.adversarial = Probes(values, model.num_classes, count)
@@ -94,27 +102,36 @@ class HonestyTerms(nn.Module):
         return focus.decide(view, located)
 
     def forward(self, model: ImageModel, step: Step) -> Tensor:
-        """Return the sum of the terms."""
-        weights, loss = self.settings, step.view.whole().new_zeros(())
+        """Return the weighted sum of the terms, a scalar.
+
+        While the detector is frozen, only the swap term is computed, because the others have a
+        gradient only for the detector and the probes.
+        """
+        weights = self.settings
+        loss = step.view.whole().new_zeros(())
         if not self.is_frozen(step.progress):
             loss = loss + self._location_terms(step)
         if weights.swap:
-            focus, images = cast(FocusNet, model), step.view.whole()
+            focus = cast(FocusNet, model)
+            images = step.view.whole()
             training = self.recipe.training
             swapped = swap_loss(focus, images, step.observed, step.labels, training)
             loss = loss + weights.swap * swapped
         return loss
 
     def _location_terms(self, step: Step) -> Tensor:
-        """Return the adversarial and dependence terms, at the current strength of the ramp."""
+        """Return the sum of the adversarial and dependence terms.
+
+        The ramp scales their effect on the detector; the probes always learn at full strength.
+        """
         weights = self.settings
         strength = min(1.0, step.progress / weights.ramp) if weights.ramp else 1.0
         assert step.observed.keypoints is not None
         locations = step.observed.keypoints.flatten(1)
         loss = locations.new_zeros(())
         if weights.still:
-            before = undo_moves(step.observed.keypoints, step.moves).flatten(1)
-            locations = torch.cat([locations, before], dim=1)
+            original = undo_moves(step.observed.keypoints, step.moves).flatten(1)
+            locations = torch.cat([locations, original], dim=1)
         for term in self.adversarial.losses(locations, step.labels, strength * weights.adversary):
             loss = loss + term
         if weights.dependence:

@@ -9,15 +9,15 @@ from foveal.training.ranges import Amount
 
 @dataclass(frozen=True)
 class Large:
-    """Training of a `high-res` model's detector.
+    """How the detector of a `high-res` model is trained.
 
     Attributes:
         first: a dataset of smaller images for the first epochs, with the same number of images
             and the same tasks; empty for none.
         first_epochs: number of these epochs.
-        first_keypoints: number of patches in these epochs; 0 for the usual number.
-        distil: weight, after these epochs, of the ranking loss by which the head's weights of the
-            patches teach the detector's scores.
+        first_keypoints: number of patches per image in these epochs; 0 for the model's own number.
+        distil: weight, after these epochs, of the ranking loss, which trains the detector to give
+            higher scores to the patches that have more weight in the head.
     """
 
     first: str = ""

@@ -8,15 +8,15 @@ from foveal.images.geometry import Size, to_px
 
 
 class RandomFeatures(nn.Module):
-    """Perceptual distance of images by a convolutional network with random weights.
+    """Perceptual distance between images: the distance of their features in a random network.
 
     Random weights suffice for a perceptual loss (Liu et al. 2021, "Generic perceptual loss for
     modeling structured output dependencies") and need no labels.
 
     Args:
         in_channels: channels of the images.
-        width: channels of the first of three layers; they double from layer to layer.
-        seed: seed of the weights.
+        width: channels of the first of three layers; each later one has twice as many.
+        seed: seed of the weights; the global random generator is left unchanged.
     """
 
     def __init__(self, in_channels: int, width: int = 16, seed: int = 0):
@@ -24,8 +24,8 @@ class RandomFeatures(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             layers = [
-                nn.Conv2d(before, after, 3, stride=2, padding=1)
-                for before, after in (
+                nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1)
+                for channels_in, channels_out in (
                     (in_channels, width),
                     (width, 2 * width),
                     (2 * width, 4 * width),
@@ -37,7 +37,10 @@ class RandomFeatures(nn.Module):
         self.layers = nn.ModuleList(layers).requires_grad_(False)
 
     def distance(self, images: Tensor, others: Tensor) -> Tensor:
-        """Return the mean squared distance of features of images (B, C, H, W), over all layers."""
+        """Return the mean squared distance between the features of images and of `others`.
+
+        Image i is compared with the i-th of `others`; both are (B, C, H, W).
+        """
         total = images.new_zeros(())
         for layer in self.layers:
             images, others = F.relu(layer(images)), F.relu(layer(others))
@@ -46,9 +49,10 @@ class RandomFeatures(nn.Module):
 
 
 def overlap(keypoints: Tensor, patch_size: int, size: Size) -> Tensor:
-    """Return the fraction of a patch that another covers, averaged over all pairs of an image.
+    """Return the fraction of a patch that another patch covers.
 
-    It is 0 if no two patches overlap, and 1 if all coincide.
+    It is averaged over all pairs of patches in an image, and over images. It is 0 if no two patches
+    overlap or there is only one patch, and 1 if all patches coincide.
 
     Args:
         keypoints: (B, K, 2) in grid units.
@@ -58,17 +62,18 @@ def overlap(keypoints: Tensor, patch_size: int, size: Size) -> Tensor:
     count = keypoints.shape[1]
     if count < 2:
         return keypoints.new_zeros(())
-    centre = to_px(keypoints, size)
-    distance = (centre[:, :, None] - centre[:, None]).abs()  # (B, K, K, 2)
-    shared = (1 - distance / patch_size).clamp(min=0).prod(dim=-1)
+    centres = to_px(keypoints, size)
+    distances = (centres[:, :, None] - centres[:, None]).abs()  # (B, K, K, 2), along x and y
+    covered = (1 - distances / patch_size).clamp(min=0).prod(dim=-1)
     first, second = torch.triu_indices(count, count, offset=1, device=keypoints.device)
-    return shared[:, first, second].mean()
+    return covered[:, first, second].mean()
 
 
 def movement(keypoints: Tensor) -> Tensor:
     """Return the variance of keypoints over a batch, averaged over the K keypoints.
 
-    A keypoint that does not move encodes nothing by its location.
+    It is the sum of the variances of x and y. A keypoint that is at the same location in all images
+    encodes nothing by its location.
 
     Args:
         keypoints: (B, K, 2) in grid units.
@@ -79,7 +84,7 @@ def movement(keypoints: Tensor) -> Tensor:
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     """Return the Kullback-Leibler divergence of normal distributions (B, L) from standard ones.
 
-    The sum over the L dimensions, averaged over images, in nats (Kingma & Welling 2014,
+    It is in nats, summed over the L dimensions and averaged over images (Kingma & Welling 2014,
     appendix B).
     """
     return (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1).mean() / 2

@@ -1,4 +1,4 @@
-"""Settings of a reconstruction: the weights of its terms."""
+"""Settings of training without labels: the weights of the terms of a reconstruction's loss."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,13 @@ class Rebuild:
         pixel: weight of the mean squared error of pixels in [0, 1].
         perceptual: weight of the mean squared error of a random network's features (Liu et al.
             2021).
-        diversity: weight of the overlap of patches, which spreads keypoints out.
-        movement: weight of the keypoints' variance over images, which limits what their locations
-            encode.
-        kl: weight of the divergence of a VAE's latent vectors from the prior, in nats per value of
-            the image.
-        adversarial: weight of a discriminator of small regions, which is trained alongside.
+        diversity: weight of the overlap of patches; this term spreads the keypoints out.
+        movement: weight of the variance of keypoints over images; this term limits how much the
+            locations can encode.
+        kl: weight of the Kullback-Leibler divergence of a variational autoencoder's latent vectors
+            from the prior, in nats per value of the image.
+        adversarial: weight of the loss that rewards images which a discriminator takes for real. It
+            judges small regions and is trained alongside the model.
     """
 
     pixel: Amount = 1.0
