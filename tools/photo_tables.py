@@ -17,9 +17,11 @@ from foveal.metrics.interval import Interval, bootstrap
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "photos"
-TICKS = (50, 70, 100, 150, 200, 300, 400, 500, 600, 800, 1000, 1500, 2000, 3000)
-# Variants with other selections or heads, at about the same cost, are not drawn.
-VARIANTS = ("distil", "greedy", "peaks", "perturbed", "tokens", "attention")
+TICKS = (50, 70, 100, 150, 200, 300, 400, 600, 800, 1000)
+WIDE_TICKS = (50, 100, 200, 500, 1000, 2000, 5000)  # if the costs differ by a factor above 20
+# Variants with other selections, heads or an additional glance, at about the same cost, are not
+# drawn.
+VARIANTS = ("distil", "greedy", "peaks", "perturbed", "tokens", "attention", "glance")
 NOT_DRAWN = (*(f"focus-8-{variant}" for variant in VARIANTS), "focus-gumbel", "focus-2-gumbel")
 # Whether a dataset is measured by mean per-class accuracy instead of accuracy.
 BALANCED = {"deeppcb": False, "magnetic-tile": True, "clothing": True, "isic2017": True}
@@ -149,10 +151,12 @@ def picture(data: str, results: dict[str, Any], path: Path) -> None:
                 )
     axes.set_xscale("log")
     all_costs = [row["macs"] / 1e6 for row in results["rows"]]
-    ticks = [tick for tick in TICKS if 0.7 * min(all_costs) <= tick <= 1.4 * max(all_costs)]
+    low, high = 0.8 * min(all_costs), 1.25 * max(all_costs)
+    candidates = TICKS if high < 20 * low else WIDE_TICKS
+    ticks = [tick for tick in candidates if low <= tick <= high]
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
     axes.set_xticks([], minor=True)
-    axes.set_xlim(0.8 * min(all_costs), 1.25 * max(all_costs))
+    axes.set_xlim(low, high)
     axes.set_xlabel("million multiply-adds per image", color=INK)
     axes.set_ylabel(
         "mean per-class accuracy, %" if results["balanced"] else "accuracy, %", color=INK

@@ -2,9 +2,11 @@
 
 The heat of every method is summed over the same candidate crops, those of the focus model. A method
 hits if the crop with the highest sum covers at least half of a defect. The focus model is explained
-by the contributions of its crops to the logit of the prediction, the other model by the other
-methods. Both models were trained by `photos.py`, which stores them below its --work. Requires
-scipy.
+by the contributions of its crops to the logit of the prediction (`focus`), by these relative to
+the mean over all classes (`focus-relative`), and by the head's weights of the crops
+(`focus-weights`). The other methods explain the other model. `centre`, `uniform` (a random
+candidate) and `possible` (the best candidate) need no model. Both models were trained by
+`photos.py`, which stores them below its --work. Requires scipy.
 
     FOVEAL_DATA=... python benchmarks/experiments/photo_explanations.py deeppcb focus-8 whole-320
 """
@@ -27,12 +29,16 @@ from foveal.foundation.memory import keep_freed_memory
 from foveal.images.photos import parts_of
 from foveal.images.values import as_floats
 from foveal.metrics.interval import wilson_interval
+from foveal.models import FocusNet
+from foveal.models.contributions import spread_over_patches
 from foveal.models.crop_features import crop_parts
 
 RESULTS = Path(__file__).parent.parent / "results" / "photos"
 TESTED = "tested.json"
 SLOW = ("rise", "occlusion", "integrated-gradients")  # measured on fewer images
 NOT_MEASURED = ("model", "contributions", "random")  # explainers that are not compared
+FOCUS = ("focus", "focus-relative", "focus-weights")  # explanations of the focus model
+LIMITS = ("uniform", "possible")  # hits of a random candidate and of the best one
 
 
 def summed_area_table(values: Tensor) -> Tensor:
@@ -70,10 +76,24 @@ def hits(heat: Tensor, regions: list[Tensor], corners: Tensor, side: int) -> Ten
     return torch.tensor(is_hit)
 
 
-def random_hit_rate(regions: Tensor, corners: Tensor, side: int) -> float:
-    """Return the fraction of the candidate crops that cover half of a region (R, H, W)."""
+def candidate_hits(regions: Tensor, corners: Tensor, side: int) -> Tensor:
+    """Return for each candidate crop (N,) whether it covers half of a region (R, H, W)."""
     inside = crop_sums(regions, corners, side)  # (R, N)
-    return float((inside >= regions.sum(dim=(1, 2))[:, None] / 2).any(dim=0).double().mean())
+    return (inside >= regions.sum(dim=(1, 2))[:, None] / 2).any(dim=0)
+
+
+def focus_heat(name: str, model: FocusNet, image: Tensor) -> Tensor:
+    """Return the heat (1, H, W) of an explanation of `FOCUS`, for an image (1, C, H, W)."""
+    explanation = model.explain(image)
+    terms, weights = explanation.contributions, explanation.weights  # (1, K, classes), (1, K)
+    assert terms is not None
+    assert weights is not None
+    values = terms[:, :, int(explanation.predictions)]
+    if name == "focus-relative":
+        values = values - terms.mean(dim=2)
+    if name == "focus-weights":
+        values = weights
+    return spread_over_patches(explanation, values)[:, 0]
 
 
 def regions_of(mask: Tensor) -> Tensor:
@@ -131,9 +151,9 @@ def main() -> None:
     marked = marked[:: max(1, len(marked) // options.images)][: options.images]
     detector, _ = crop_parts(focus)
     names = [
-        "focus",
+        *FOCUS,
         "centre",
-        "uniform",
+        *LIMITS,
         *(name for name in EXPLAINERS if name not in (*NOT_MEASURED, "centre")),
     ]
     path = options.out / options.data / "explanations.json"
@@ -143,7 +163,7 @@ def main() -> None:
     for name in names:
         if name in rows or name in options.without:
             continue
-        if name not in ("focus", "uniform") and not explainer(name).supports(whole):
+        if name not in (*FOCUS, *LIMITS) and not explainer(name).supports(whole):
             continue
         indices = marked[: options.few] if name in SLOW else marked
         image_hits, started = [], time.perf_counter()
@@ -151,12 +171,14 @@ def main() -> None:
             size = tuple(masks[index].shape)
             finest = detector.candidates(size)[-1]  # ordered from coarse to fine crops
             regions = regions_of(masks[index])
-            if name == "uniform":
-                rate = random_hit_rate(regions, finest.corners_px, finest.side_px)
-                image_hits.append(torch.tensor([rate]))
+            if name in LIMITS:
+                is_covered = candidate_hits(regions, finest.corners_px, finest.side_px).double()
+                image_hits.append(
+                    (is_covered.mean() if name == "uniform" else is_covered.amax())[None]
+                )
                 continue
-            if name == "focus":
-                heat = focus.contributions(as_floats(focus_images[index][None])).maps[:, 0]
+            if name in FOCUS:
+                heat = focus_heat(name, focus, as_floats(focus_images[index][None]))
             else:
                 whole_image = whole_images[whole_index[focus_set.paths[index]]]
                 heat = heat_of(name, whole, as_floats(whole_image[None]), size)
@@ -171,7 +193,8 @@ def main() -> None:
             "seconds_per_image": round((time.perf_counter() - started) / len(indices), 3),
         }
         print(name, rows[name], flush=True)
-        write_json(path, results | {pair: rows})
+        in_order = {name: rows[name] for name in names if name in rows}
+        write_json(path, results | {pair: in_order})
 
 
 if __name__ == "__main__":
