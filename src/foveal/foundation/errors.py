@@ -22,16 +22,19 @@ def one_line(error: object, length: int = 200) -> str:
     return " ".join(str(error).split())[:length] or type(error).__name__
 
 
-def unknown_name(what: str, name: object, known: Iterable[str]) -> UserError:
+def unknown_name(
+    what: str, name: object, known: Iterable[str], advice: str | None = None
+) -> UserError:
     """Return the error for an unknown name, which suggests the nearest of the known names.
 
     Args:
         what: the kind of thing that the name should denote, such as `model`.
         name: the unknown name.
         known: all valid names.
+        advice: what the user can give, instead of a list of the known names.
     """
     text = str(name)[:200]
-    return UserError(f"Unknown {what} {text!r}.{_suggestion(text, known)}")
+    return UserError(f"Unknown {what} {text!r}.{_suggestion(text, known, advice)}")
 
 
 def unknown_setting(
@@ -50,12 +53,12 @@ def unknown_setting(
     return UserError(f"{subject} has no {noun} {text!r}.{_suggestion(text, known)}")
 
 
-def _suggestion(text: str, known: Iterable[str]) -> str:
-    """Return the end of an error for an unknown name: the nearest known name, and all of them."""
+def _suggestion(text: str, known: Iterable[str], advice: str | None = None) -> str:
+    """Return the end of an error for an unknown name: the nearest known name, and all or advice."""
     names = sorted(known)
     matches = difflib.get_close_matches(text, names, n=1, cutoff=0.5)
     hint = f" Did you mean {matches[0]!r}?" if matches else ""
-    return f"{hint} Known: {', '.join(names)}."
+    return f"{hint} {advice or 'Known: ' + ', '.join(names) + '.'}"
 
 
 def at_least_one(name: str, value: object) -> int:

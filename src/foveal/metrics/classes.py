@@ -82,15 +82,15 @@ def _check_names(
     if repeated:
         raise UserError(f"{model} has several classes named {printable(repeated[0])!r}.")
     if pair := spelled_differently(model_names, data_names):
+        model_name, data_name = map(printable, pair)
         raise UserError(
-            f"{model} has the class {printable(pair[0])!r}, and {data} has "
-            f"{printable(pair[1])!r}: give both the same name if they are one class, or "
-            "remove it from the data."
+            f"{model} has the class {model_name!r}, and {data} has {data_name!r}: give both the "
+            "same name if they are one class, or remove it from the data."
         )
     if not set(model_names) & set(data_names):
         raise UserError(
-            f"Expected {data} to contain classes of {model} ({some_names(model_names)}), but got "
-            f"{some_names(data_names)}."
+            f"Expected {data} to contain classes of {model} ({some_names(model_names)}), but its "
+            f"classes are different: {some_names(data_names)}."
         )
 
 

@@ -132,7 +132,8 @@ def _model_folder(model: str | Path) -> Path:
         if Path(owner).is_dir():  # more likely a folder such as runs/ than a Hub owner
             raise UserError(f"The folder {name} does not exist.")
         return _download(name)
-    raise unknown_name("model", name, names())
+    advice = "Give a model's folder, or a name that `foveal models` lists."
+    raise unknown_name("model", name, names(), advice)
 
 
 def _download(name: str) -> Path:
