@@ -1,7 +1,7 @@
 """Start-up time of commands relative to importing torch, and their peak memory.
 
-Each turn runs `python -c "import torch"` and every command once, each in a new process. A first
-turn, which fills the file cache, is not counted. The server is timed until /healthz responds.
+Each round runs `python -c "import torch"` and every command once, each in a new process. A first
+round, which fills the file cache, is not counted. The server is timed until /healthz responds.
 Prints a table; run it on an idle machine.
 
     python benchmarks/performance/startup.py [--turns 9]
@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-SERVED = ("mnist-focus", "mnist-cnn", "mnist-attention")
+SERVED_MODELS = ("mnist-focus", "mnist-cnn", "mnist-attention")
 
 
 class Run(NamedTuple):
@@ -39,6 +39,7 @@ def run_until_exit(arguments: list[str]) -> Run:
     process = subprocess.Popen(
         [sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
+    # `wait4` also returns the peak memory of this process; `Popen.wait` would not.
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -66,10 +67,16 @@ def run_until_healthy(arguments: list[str]) -> Run:
 
 
 def commands(folder: Path) -> dict[str, Callable[[], Run]]:
-    """Return the commands to time by name, starting with a bare import of torch."""
+    """Return a function for each command that runs it once; the keys are the commands' names.
+
+    The first command is a bare import of torch.
+
+    Args:
+        folder: folder for the image that the commands read, and for their output.
+    """
     digit = folder / "digit.png"
     Image.fromarray(np.eye(28, dtype=np.uint8) * 255).save(digit)
-    foveal = {
+    foveal_arguments = {
         "foveal --help": ["--help"],
         "foveal models": ["models"],
         "foveal recipes": ["recipes"],
@@ -77,20 +84,22 @@ def commands(folder: Path) -> dict[str, Callable[[], Run]]:
         "foveal explain": ["explain", "mnist-focus", str(digit)],
         "foveal explain --out": ["explain", "mnist-focus", str(digit), "--out", str(folder)],
     }
-    arguments_of = {"import torch": ["-c", "import torch"]}
-    arguments_of |= {name: ["-m", "foveal", *arguments] for name, arguments in foveal.items()}
+    python_arguments = {"import torch": ["-c", "import torch"]}
+    for name, arguments in foveal_arguments.items():
+        python_arguments[name] = ["-m", "foveal", *arguments]
     functions: dict[str, Callable[[], Run]] = {
         name: lambda arguments=arguments: run_until_exit(arguments)
-        for name, arguments in arguments_of.items()
+        for name, arguments in python_arguments.items()
     }
     functions["foveal predict"] = lambda: _predict(digit)
     functions["foveal serve, three models"] = lambda: run_until_healthy(
-        ["-m", "foveal", "serve", *SERVED, "--port", "0"]
+        ["-m", "foveal", "serve", *SERVED_MODELS, "--port", "0"]
     )
     return functions
 
 
 def _predict(digit: Path) -> Run:
+    """Run `foveal predict` on one image, with a new folder for its output."""
     with tempfile.TemporaryDirectory() as out:
         rows = str(Path(out) / "rows.parquet")
         return run_until_exit(["-m", "foveal", "predict", "mnist-focus", str(digit), "--out", rows])
@@ -99,17 +108,18 @@ def _predict(digit: Path) -> Run:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--turns", type=int, default=9)
-    turns = parser.parse_args().turns
+    round_count = parser.parse_args().turns
     with tempfile.TemporaryDirectory() as folder:
         functions = commands(Path(folder))
         runs: dict[str, list[Run]] = {name: [] for name in functions}
-        for turn in range(turns + 1):
-            for name, function in functions.items():
-                run = function()
-                if turn:  # the first turn fills the file cache
+        for round_index in range(round_count + 1):
+            for name, run_command in functions.items():
+                run = run_command()
+                if round_index > 0:  # the first round fills the file cache
                     runs[name].append(run)
     torch_runs = runs["import torch"]
-    print(f"{'median of ' + str(turns):<28}{'seconds':>8}{'/ torch':>9}{'MB':>6}")
+    title = f"median of {round_count}"
+    print(f"{title:<28}{'seconds':>8}{'/ torch':>9}{'MB':>6}")
     for name, command_runs in runs.items():
         ratio = statistics.median(
             run.seconds / torch_run.seconds

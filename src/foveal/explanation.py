@@ -24,6 +24,16 @@ class Explanation(Observation):
     def to_dicts(self, top: int = 5) -> list[dict[str, Any]]:
         """Return one plain dictionary per image, as `foveal explain --json` prints it.
 
+        Every dictionary has the keys `size_px`, `evidence_fraction`, `method` and
+        `cost_forward_passes`. The others depend on the model:
+
+        - `prediction` and `probabilities`: of a classifier.
+        - `rebuilding_mse`: of a model that rebuilds the image.
+        - `patch_size_px` and `keypoints`: if there are patches; each keypoint is a dictionary of
+          the location and scale of its patch, and of its weight and contribution if computed.
+        - `covered_fraction`: if the samples of patches are means of blocks of pixels.
+        - `attention`: if there are attention maps; the location and height of each map's peak.
+
         Args:
             top: number of classes in `probabilities`, the most probable first.
         """

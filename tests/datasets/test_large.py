@@ -79,7 +79,8 @@ def write_ome_zarr(path, pixels):
     group.attrs["ome"] = {"multiscales": [{"axes": axes, "datasets": datasets}]}
 
 
-# A function that writes pixels (H, W, 3) to a path, by the name of the file.
+# For each name of a test file, the function that writes it. The arguments are a path and the pixels
+# (H, W, 3), uint8.
 WRITERS = {
     "tiled.tif": write_tiled,
     "bigtiff.tif": lambda path, pixels: write_tiled(path, pixels, bigtiff=True, compression="zlib"),
@@ -107,27 +108,29 @@ def test_regions_and_means_match_the_whole_image(name, pixels, tmp_path):
     WRITERS[name](path, pixels)
     image = open_large(path)
     assert image.size == (HEIGHT, WIDTH)
-    whole = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    whole_image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
     # A region past the bottom right corner, and one past the top left, are black outside the image.
     left, top = 380, 250
     bottom_right = image.means(left=left, top=top, rows=60, columns=50)
     torch.testing.assert_close(
-        bottom_right[:, : HEIGHT - top, : WIDTH - left], whole[:, top:, left:]
+        bottom_right[:, : HEIGHT - top, : WIDTH - left], whole_image[:, top:, left:]
     )
     assert bottom_right[:, HEIGHT - top :].abs().max() == 0
     assert bottom_right[:, :, WIDTH - left :].abs().max() == 0
     top_left = image.means(left=-5, top=-3, rows=10, columns=10)
-    torch.testing.assert_close(top_left[:, 3:, 5:], whole[:, :7, :5])
+    torch.testing.assert_close(top_left[:, 3:, 5:], whole_image[:, :7, :5])
     assert top_left[:, :3].abs().max() == 0
     assert top_left[:, :, :5].abs().max() == 0
-    # The pixels of coarser levels are rounded to integers.
+    # Means of many pixels are computed from the second or third level, if there is one. Its pixels
+    # have been rounded to integers once or twice, each time by at most half of 1 / 255.
     tolerance = 1 / 255 + 1e-6 if len(image.pyramid.levels) > 1 else 1e-6
     for shrink in (1, 3, 8):
         means = image.thumbnail(shrink)
         torch.testing.assert_close(means, expected_means(pixels, shrink), atol=tolerance, rtol=0)
     inner = image.means(left=16, top=24, rows=9, columns=7, shrink=4)
+    # The width is odd, so the squares of coarser levels are also slightly wider than 2 or 4 pixels.
     torch.testing.assert_close(
-        inner, F.avg_pool2d(whole[:, 24:60, 16:44], 4), atol=2 * tolerance, rtol=0
+        inner, F.avg_pool2d(whole_image[:, 24:60, 16:44], 4), atol=2 * tolerance, rtol=0
     )
 
 
@@ -147,15 +150,17 @@ def test_jpeg_thumbnail_is_upright_and_close_to_the_means(pixels, tmp_path):
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = 6  # stored on its side
     # The first image consists of complete JPEG blocks, so it can be decoded at a coarser scale.
-    for stored in (pixels[:296, :416], pixels):
+    complete_blocks = pixels[:296, :416]  # a multiple of 8 pixels per side
+    for stored in (complete_blocks, pixels):
         Image.fromarray(stored).save(path, quality=95, exif=exif)
         image = open_large(path)
         upright = np.ascontiguousarray(np.rot90(stored, -1))
         assert image.size == upright.shape[:2]
         difference = image.thumbnail(8) - expected_means(upright, 8)
         assert difference.abs().mean() < 0.005
-        scale = 1 if stored is pixels else 8
-        assert set(image.pyramid.decoded) == {scale}  # no finer scale than necessary
+        # For a thumbnail at 1/8 of the size, a JPEG of complete blocks is decoded at that size.
+        divisor = 1 if stored is pixels else 8
+        assert set(image.pyramid.decoded) == {divisor}
         crop = image.means(left=100, top=200, rows=40, columns=30)
         exact = torch.from_numpy(upright[200:240, 100:130].copy()).permute(2, 0, 1) / 255
         assert (crop - exact).abs().mean() < 0.03
@@ -167,10 +172,10 @@ def test_jpeg_thumbnail_is_upright_and_close_to_the_means(pixels, tmp_path):
 def test_grey_transparent_indexed_and_one_bit_tiffs_are_read_as_by_pillow(mode, value, tmp_path):
     picture = Image.new(mode, (40, 30), value)
     if mode == "P":
-        picture.putpalette([value for grey in range(256) for value in (grey, 255 - grey, 7)])
+        picture.putpalette([channel for i in range(256) for channel in (i, 255 - i, 7)])
     path = tmp_path / "picture.tif"
     picture.save(path)
-    values = open_large(path, channels=3).means(0, 0, 30, 40)
+    values = open_large(path, channels=3).means(left=0, top=0, rows=30, columns=40)
     composite = Image.new("RGBA", picture.size, "white")
     composite.alpha_composite(picture.convert("RGBA"))
     exact = torch.from_numpy(np.array(composite.convert("RGB"))).permute(2, 0, 1) / 255
@@ -199,12 +204,12 @@ class DecodeLog:
         self.keys = []
         get = pyramid_module.BlockCache.get
 
-        def record_and_get(blocks, key, decode):
+        def record_and_get(cache, key, decode):
             def record_and_decode():
                 self.keys.append(key)
                 return decode()
 
-            return get(blocks, key, record_and_decode)
+            return get(cache, key, record_and_decode)
 
         monkeypatch.setattr(pyramid_module.BlockCache, "get", record_and_get)
 
@@ -224,14 +229,13 @@ def test_only_the_required_tiles_of_one_level_are_decoded(pixels, tmp_path, monk
 
 def test_thumbnail_decodes_each_tile_or_strip_once(pixels, tmp_path, monkeypatch):
     decodes = DecodeLog(monkeypatch)
-    for name, blocks in (
-        ("tiled.tif", 5 * 5),
-        ("strips.tif", 42),  # not the last strip, which contains no whole square
-    ):
+    # The image has 43 strips of 7 rows. The last one is not decoded, because it has only 6 rows and
+    # therefore contains no complete square of 7 x 7 pixels.
+    for name, block_count in (("tiled.tif", 5 * 5), ("strips.tif", 43 - 1)):
         WRITERS[name](tmp_path / name, pixels)
         decodes.keys.clear()
         open_large(tmp_path / name).thumbnail(7)
-        assert len(decodes.keys) == len(set(decodes.keys)) == blocks
+        assert len(decodes.keys) == len(set(decodes.keys)) == block_count
 
 
 def _truncate(path, fraction):
@@ -321,7 +325,7 @@ def test_file_modified_while_it_is_read_is_an_error(name, pixels, tmp_path):
         image.thumbnail(8)
     target.unlink()
     with pytest.raises(UserError, match="cannot be read"):
-        image.means(0, 0, 10, 10)
+        image.means(left=0, top=0, rows=10, columns=10)
 
 
 def test_large_image_without_a_pyramid_is_read_with_a_note(pixels, tmp_path, monkeypatch):
@@ -507,11 +511,10 @@ def test_files_of_several_sizes_and_formats_are_read_as_one_set(pixels, tmp_path
     crops = files.crops(indices, corners, side=32)
     margin = 50
     with_margin = F.pad(padded, (margin, margin, margin, margin))
-    for row, index in enumerate(indices.tolist()):
-        for column in range(2):
-            x, y = (corners[row, column] + margin).tolist()
-            expected = with_margin[index, :, y : y + 32, x : x + 32]
-            torch.testing.assert_close(crops[row, column], expected)
+    for image_crops, image_corners, index in zip(crops, corners, indices.tolist(), strict=True):
+        for crop, corner in zip(image_crops, image_corners, strict=True):
+            x, y = (corner + margin).tolist()
+            torch.testing.assert_close(crop, with_margin[index, :, y : y + 32, x : x + 32])
     coarse = files.crops(indices, corners, side=32, shrink=4)
     torch.testing.assert_close(coarse.flatten(0, 1), F.avg_pool2d(crops.flatten(0, 1), 4))
 
@@ -534,7 +537,8 @@ def test_file_that_changes_after_it_was_closed_is_an_error(tmp_path):
     paths = [tmp_path / f"{number:02d}.tif" for number in range(12)]
     for path in paths:
         tifffile.imwrite(path, np.full((40, 40), 50, np.uint8))
-    files = LargeFiles(paths, channels=1)  # the first files are closed again
+    # Each file is opened once to read its size. Only 8 stay open, so the first is closed again.
+    files = LargeFiles(paths, channels=1)
     tifffile.imwrite(paths[0], np.full((80, 80), 250, np.uint8))
     for _ in range(2):
         with pytest.raises(UserError, match=r"00\.tif: the file changed while it was read"):
@@ -550,18 +554,19 @@ def test_significant_bits_of_a_tiff_define_its_range(bits, tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", ramp, tile=(32, 32), extratags=[tag])
     tifffile.imwrite(tmp_path / "b.tif", ramp, description=f'<OME SignificantBits="{bits}"/>')
     for name in ("a.tif", "b.tif"):
-        values = open_large(tmp_path / name).means(0, 0, 64, 64)[0].numpy()
+        values = open_large(tmp_path / name).means(left=0, top=0, rows=64, columns=64)[0].numpy()
         assert np.allclose(values, ramp / (2**bits - 1), atol=1e-6)
-    # A maximum of 1000 is not that of a bit depth, so the full 16 bits are assumed.
+    # A maximum of 1000 is not of the form 2^n - 1, so it does not declare a number of bits, and the
+    # full 16 bits are assumed. The brightest pixel is then at most (2^14 - 1) / (2^16 - 1) = 0.25.
     tag = (max_sample_value, "H", 1, 1000, True)
     tifffile.imwrite(tmp_path / "c.tif", ramp, extratags=[tag])
-    assert open_large(tmp_path / "c.tif").means(0, 0, 64, 64).max() < 0.26
+    assert open_large(tmp_path / "c.tif").thumbnail(1).max() < 0.26
 
 
 def test_true_pixels_of_a_boolean_zarr_are_white(tmp_path):
     pixels = np.arange(64 * 64).reshape(64, 64) % 3 == 0
     zarr.create_array(tmp_path / "mask.zarr", data=pixels, chunks=(32, 32))
-    values = open_large(tmp_path / "mask.zarr").means(0, 0, 64, 64)
+    values = open_large(tmp_path / "mask.zarr").thumbnail(1)
     np.testing.assert_array_equal(values[0], pixels.astype(np.float32))
 
 
@@ -592,9 +597,9 @@ def test_special_file_inside_a_zarr_is_rejected(tmp_path):
     chunk.unlink()
     os.mkfifo(chunk)
     image = open_large(tmp_path / "a.zarr")
-    assert image.means(0, 0, 32, 32).max() > 0
+    assert image.means(left=0, top=0, rows=32, columns=32).max() > 0
     with pytest.raises(UserError, match="not a regular file"):
-        image.means(32, 32, 32, 32)
+        image.means(left=32, top=32, rows=32, columns=32)
     metadata = tmp_path / "a.zarr" / "zarr.json"
     metadata.unlink()
     metadata.symlink_to("/dev/zero")

@@ -36,13 +36,16 @@ def write_shard(
     """Write a shard; return its path.
 
     Args:
-        path: path of the shard, which also determines the default images.
+        path: path of the shard.
         labels: label of each row.
-        images: content of each row's image file, or None for a row without an image.
+        images: content of each row's image file, or None for a row without an image. By default
+            they are random, with the length of the shard's name as the seed: shards whose names
+            are of different lengths have different images.
         column: name of the column of images.
         names: class names, which are stored in the metadata if given.
     """
-    images = random_pngs(len(labels), seed=len(path.name)) if images is None else images
+    if images is None:
+        images = random_pngs(len(labels), seed=len(path.name))
     cells = [None if image is None else {"bytes": image, "path": None} for image in images]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     table = pa.table({column: pa.array(cells, kind), "label": pa.array(labels)})
@@ -94,6 +97,7 @@ def test_name_of_a_subfolder_defines_the_split_but_that_of_the_folder_itself_doe
 ) -> None:
     write_shard(tmp_path / "test" / "train" / "0000.parquet", [0, 1] * 10)
     write_shard(tmp_path / "test" / "validation" / "0000.parquet", [0, 1])
+    # There is no test shard, so a tenth of the 20 training images is held out for testing.
     assert len(load_images(tmp_path / "test", "train")) == 18
     assert len(load_images(tmp_path / "test", "val")) == 2
 

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from test_models import FOCUS, SETTINGS, loss_of, make_model, output_of, pictures
+from test_models import KEYPOINT_MODELS, SETTINGS, loss_of, make_model, output_of, pictures
 
 from foveal.deployment.batch import predict
 from foveal.explanation import Explanation
@@ -53,7 +53,7 @@ def test_single_precision_and_bfloat16_are_close_to_the_cpu(key, device):
     expected, device_images = model.explain(images), images.to(device)
 
     def output() -> torch.Tensor:
-        if key not in FOCUS:
+        if key not in KEYPOINT_MODELS:
             return device_model(device_images).float().cpu()
         # The keypoints are fixed, because rounding could move them to another pixel.
         scales = None if expected.scales is None else expected.scales.to(device)

@@ -67,7 +67,8 @@ def test_the_zoo_uses_the_current_format(name):
         assert values["format"] == FORMAT
 
 
-# For each preset: its settings, and by current prefix of the weight names, the prefix in format 2.
+# For each preset: its settings, and a dictionary from the current prefix of the names of weights to
+# the prefix that format 2 had instead.
 PRESETS = {
     "high-res": (
         {"shrink": 2, "keypoints": 3, "patch_size": 8, "regions": 2, "tasks": ["a", "b"]},
@@ -86,7 +87,7 @@ PRESETS = {
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_the_weights_of_a_format_2_run_of_a_preset_are_loaded_by_their_former_names(name, tmp_path):
+def test_format_2_weights_are_loaded_by_their_former_names(name, tmp_path):
     settings, former_prefixes = PRESETS[name]
     torch.manual_seed(0)
     model = build_model({"name": name, **settings}).eval()

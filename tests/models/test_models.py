@@ -83,11 +83,11 @@ def reconstructor(decoder, channels=GREY, size=(28, 28)):
 WITH_SPECIAL_HEADS = ("glimpse", "high-res", "crops")
 SETTINGS = {
     **{f"focus-{kind}": focus(kind) for kind in DETECTORS if kind not in WITH_SPECIAL_HEADS},
-    "focus-one-wide-colour": focus("heatmap", keypoints=1, patch_size=8, channels=COLOUR),
+    "focus-single-patch-colour": focus("heatmap", keypoints=1, patch_size=8, channels=COLOUR),
     "focus-corners-colour": focus("harris", patch_size=8, channels=COLOUR),
-    "focus-as-a-set": focus("harris", mix="attention", encoder="conv", hidden=[16, 8]),
+    "focus-attention-mix": focus("harris", mix="attention", encoder="conv", hidden=[16, 8]),
     "zoom": {"name": "zoom", **GREY},
-    "zoom-one-wide-colour": {"name": "zoom", "keypoints": 1, "patch_size": 8, **COLOUR},
+    "zoom-single-patch-colour": {"name": "zoom", "keypoints": 1, "patch_size": 8, **COLOUR},
     "glimpse": {
         "name": "glimpse",
         "backbone": {**VGG, "in_channels": 1},
@@ -155,7 +155,9 @@ SETTINGS = {
     "published-zoom": {"name": "published", "kind": "zoom", **GREY},
 }
 RECONSTRUCTORS = [key for key in SETTINGS if key.startswith("reconstructor")]
-FOCUS = [key for key in SETTINGS if Ability.GIVEN_KEYPOINTS in build_model(SETTINGS[key]).abilities]
+KEYPOINT_MODELS = [
+    key for key in SETTINGS if Ability.GIVEN_KEYPOINTS in build_model(SETTINGS[key]).abilities
+]
 GLIMPSES = [key for key, value in SETTINGS.items() if value["name"] == "glimpse"]
 TRAINED = [
     "focus-heatmap",
@@ -177,7 +179,7 @@ TRAINED = [
 # Without high-res, which reads only parts of its image and cannot be exported as a single graph.
 EXPORTED = [
     "focus-heatmap",
-    "focus-as-a-set",
+    "focus-attention-mix",
     "zoom",
     "glimpse",
     "crops",
@@ -187,8 +189,9 @@ EXPORTED = [
 ]
 EXPORTED += ["published-attention", "published-focus", "published-zoom"]
 EXPORTED += ["attention-grey-independent", "san-pairwise", "san-patchwise-grey"]
-# Models with torch's transformer layers, whose fused path without gradients rounds differently.
-FUSED = {"focus-as-a-set"}
+# Models with transformer layers of torch. Without gradients these run as one fused operation, which
+# rounds differently, so results with and without gradients are close but not equal.
+FUSED = {"focus-attention-mix"}
 # Parameters whose gradient is always zero: a softmax over locations ignores an added constant.
 ZERO_GRADIENT = {"detector.heatmaps.bias"}
 
@@ -252,7 +255,9 @@ def test_square_odd_and_oblong_images_are_accepted(key, size):
     assert torch.isfinite(output).all()
 
 
-@pytest.mark.parametrize("key", [k for k in SETTINGS if k not in FOCUS and k not in RECONSTRUCTORS])
+@pytest.mark.parametrize(
+    "key", [k for k in SETTINGS if k not in KEYPOINT_MODELS and k not in RECONSTRUCTORS]
+)
 def test_tiny_images_are_accepted(key):
     model = make_model(key)
     assert model(pictures(model, 2, (4, 5))).shape == (2, 10)
@@ -406,7 +411,7 @@ def test_weights_of_every_precision_accept_images_of_every_precision(key, precis
         tensors = [value for value in vars(explanation).values() if isinstance(value, torch.Tensor)]
         assert {value.dtype for value in tensors} <= {torch.float32, torch.float64}
     json.dumps(explanation.to_dicts(), allow_nan=False)
-    if key in FOCUS:  # rounding may select another keypoint
+    if key in KEYPOINT_MODELS:  # rounding may select another keypoint
         output = model.classify_at(images, exact.keypoints, exact.scales).detach()
     torch.testing.assert_close(output.float(), output_of(exact), atol=0.03, rtol=0.03)
 
@@ -443,21 +448,21 @@ def test_saved_and_loaded_models_are_identical(key, tmp_path, capfd):
     model.save_pretrained(tmp_path)
     config = read_settings(tmp_path / "config.json")
     loaded = type(model).from_pretrained(tmp_path)
-    rebuilt = build_model(config).eval()
-    rebuilt.load_state_dict(loaded.state_dict())
+    recreated = build_model(config).eval()
+    recreated.load_state_dict(loaded.state_dict())
     assert capfd.readouterr().out == ""
     assert not loaded.training
     assert torch.equal(loaded(images), model(images))
-    assert torch.equal(rebuilt(images), model(images))
-    assert loaded.inputs == rebuilt.inputs == model.inputs
+    assert torch.equal(recreated(images), model(images))
+    assert loaded.inputs == recreated.inputs == model.inputs
     assert config["name"] == model_name(model)
     assert model_type(SETTINGS[key]["name"]) is type(model)
-    for duplicate in (loaded, rebuilt, copy.deepcopy(model)):
+    for duplicate in (loaded, recreated, copy.deepcopy(model)):
         assert json.loads(json.dumps(duplicate.settings())) == config
 
 
 def test_save_weights_writes_a_loadable_model(tmp_path):
-    model = make_model("focus-as-a-set")
+    model = make_model("focus-attention-mix")
     images = pictures(model)
     model.save_weights(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
@@ -487,7 +492,7 @@ def test_invalid_images_are_refused_with_the_expected_shape(key, change, message
         model.explain(images)
 
 
-@pytest.mark.parametrize("key", FOCUS)
+@pytest.mark.parametrize("key", KEYPOINT_MODELS)
 def test_keypoints_are_in_range_and_patches_are_cut_there(key):
     model = make_model(key)
     images = pictures(model)
@@ -500,7 +505,7 @@ def test_keypoints_are_in_range_and_patches_are_cut_there(key):
         torch.testing.assert_close(explanation.patches, expected)
 
 
-@pytest.mark.parametrize("key", [key for key in FOCUS if key not in GLIMPSES])
+@pytest.mark.parametrize("key", [key for key in KEYPOINT_MODELS if key not in GLIMPSES])
 @pytest.mark.parametrize("requires_grad", [False, True])
 def test_pixels_outside_the_evidence_do_not_affect_logits_at_fixed_keypoints(key, requires_grad):
     model = make_model(key).requires_grad_(requires_grad)
@@ -553,6 +558,8 @@ def test_a_glimpse_depends_only_on_its_thumbnail_and_patches(key):
     torch.testing.assert_close(after.keypoints, explanation.keypoints)
     patch_px, thumbnail_px = model.patch_size**2, means[0, 0].numel()
     evidence_px = explanation.evidence_fraction * 28**2
+    # The evidence is the thumbnail and 3 patches, which cover from 1 patch (if they coincide) to 3
+    # (if they do not overlap). 1e-3 allows for rounding errors.
     assert (evidence_px <= 3 * patch_px + thumbnail_px + 1e-3).all()
     assert (evidence_px > patch_px + thumbnail_px - 1e-3).all()
     figures = evaluate(model, ImageSet("made", "test", (images * 255).byte(), torch.arange(3), ()))
@@ -575,7 +582,7 @@ def test_invalid_settings_of_a_glimpse_model_are_errors():
         model(torch.rand(1, 3, 28, 40))
 
 
-@pytest.mark.parametrize("key", ["focus-heatmap", "focus-one-wide-colour", "zoom", "glimpse"])
+@pytest.mark.parametrize("key", ["focus-heatmap", "focus-single-patch-colour", "zoom", "glimpse"])
 def test_a_gradient_reaches_given_keypoints(key):
     model = make_model(key)
     images = pictures(model)

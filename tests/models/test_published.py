@@ -1,4 +1,8 @@
-"""The published models, which reproduce the sizes and the known defects of the original code."""
+"""The published models: their sizes and known defects are those of the original code.
+
+The original code is that of the project "Unboxing the Black Box: Explainable and Efficient CNNs
+with Focus and Attention". `foveal.models.presets.published` lists its defects.
+"""
 
 import pytest
 import torch
@@ -30,12 +34,15 @@ def test_the_focus_model_needs_1_1_million_multiply_adds_like_the_original(image
     assert counter.get_total_flops() / 2 == pytest.approx(1.1e6, rel=0.01)
 
 
+# The span of a patch of 5 samples is 10/28 of the distance between the centres of the first and the
+# last pixel, which is 27 pixels; in `zoom` it is the whole distance.
 @pytest.mark.parametrize(
-    ("kind", "span_px"), [("focus", 10 * 27 / 28), ("corners", 10 * 27 / 28), ("zoom", 27)]
+    ("kind", "span_px"), [("focus", 27 * 10 / 28), ("corners", 27 * 10 / 28), ("zoom", 27)]
 )
-def test_the_points_of_a_patch_span_more_pixels_than_there_are_points(kind, span_px, images):
+def test_samples_of_a_patch_are_more_than_a_pixel_apart_as_published(kind, span_px, images):
     explanation = presets.published(kind).explain(images)
     assert explanation.patch_size == 5
+    # 5 samples have 4 intervals between them.
     torch.testing.assert_close(explanation.scales, torch.full((4, 3), span_px / 4))
 
 
@@ -53,18 +60,18 @@ def test_patches_equal_grid_sample_with_aligned_corners(kind, half_extent, chann
     torch.testing.assert_close(patches.flatten(0, 1), expected, atol=1e-5, rtol=0)
 
 
-def test_a_keypoint_past_the_border_gets_no_gradient(images):
+def test_published_keypoints_past_the_border_get_no_gradient(images):
     model = presets.published("focus")
-    last = model.detector.layers[-1]
+    regression = model.detector.layers[-1]  # the linear layer that computes the keypoints
     with torch.no_grad():
-        last.bias.fill_(3.0)  # moves all keypoints past the border
+        regression.bias.fill_(3.0)  # moves all keypoints past the border
     model(images).square().sum().backward()
-    assert not last.weight.grad.any()
+    assert not regression.weight.grad.any()
     with torch.no_grad():
-        last.bias.fill_(0.1)
+        regression.bias.fill_(0.1)  # moves them back inside the image
     model.zero_grad()
     model(images).square().sum().backward()
-    assert last.weight.grad.any()
+    assert regression.weight.grad.any()
 
 
 def test_published_corners_have_x_and_y_swapped():
@@ -78,7 +85,7 @@ def test_published_corners_have_x_and_y_swapped():
     assert (transposed - torch.tensor([9.0, 30.0])).abs().max() <= 2
 
 
-def test_all_keypoints_lie_on_one_corner():
+def test_published_corners_put_all_keypoints_on_one_corner():
     images = torch.zeros(1, 1, 40, 40)
     images[..., 14:, 20:] = 1
     keypoints_px = to_px(
@@ -87,17 +94,17 @@ def test_all_keypoints_lie_on_one_corner():
     assert torch.pdist(keypoints_px).max() < 3
 
 
-def test_the_detector_ignores_the_position_of_its_input(images):
+def test_published_detector_returns_equal_keypoints_for_an_object_at_any_position():
     model = presets.published("focus")
-    blob = torch.rand(1, 1, 8, 8)
-    image, shifted_image = (F.pad(blob, (x, 20 - x, y, 20 - y)) for x, y in [(6, 6), (12, 14)])
+    pattern = torch.rand(1, 1, 8, 8)
+    image, shifted_image = (F.pad(pattern, (x, 20 - x, y, 20 - y)) for x, y in [(6, 6), (12, 14)])
     torch.testing.assert_close(
         model.locate(WholeView(image)).xy, model.locate(WholeView(shifted_image)).xy
     )
 
 
-def test_the_logits_do_not_depend_on_the_position_of_patches():
-    images = torch.full((1, 1, 28, 28), 0.5)
+def test_published_classifier_does_not_read_the_positions_of_patches():
+    images = torch.full((1, 1, 28, 28), 0.5)  # uniform, so that all patches are equal
     model = presets.published("focus").eval()
     keypoints, shifted = torch.full((1, 3, 2), -0.2), torch.full((1, 3, 2), 0.3)
     torch.testing.assert_close(
@@ -110,4 +117,4 @@ def test_unknown_kind_and_single_point_patches_are_refused():
         presets.published("corner")
     with pytest.raises(ValueError, match="Expected patch_size from 2"):
         presets.published(patch_size=1)
-    assert KINDS == ("focus", "corners", "zoom")
+    assert KINDS == ("focus", "corners", "zoom")  # the kinds that the tests above cover

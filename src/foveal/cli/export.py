@@ -25,10 +25,15 @@ def export(
         str | None, typer.Option(help="HEIGHTxWIDTH in pixels. Default: the model's own.")
     ] = None,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Quantise, if it costs at most 0.2 points of accuracy.")
+        bool,
+        typer.Option(
+            "--int8",
+            help="Quantise to 8 bits; fails if this costs more than 0.2 points of accuracy.",
+        ),
     ] = False,
     data: Annotated[
-        str | None, typer.Option(help="Data to calibrate --int8 on. Default: the card's.")
+        str | None,
+        typer.Option(help="Data to calibrate --int8 on. Default: the dataset on the model's card."),
     ] = None,
     data_dir: options.DataDir = None,
 ) -> None:
@@ -43,30 +48,31 @@ def export(
     from foveal.deployment.onnx import exported, write_onnx
 
     network = zoo.load(model)
-    graphs = exported(network, _parse_size(size))
+    exported_model = exported(network, _parse_size(size))
     if int8:
         data_name = data or zoo.card(model).get("recipe", {}).get("data", {}).get("name")
         if not data_name:
             raise UserError("Give --data with the images to calibrate --int8 on.")
-        graphs = _quantise(network, graphs, data_name, data_dir)
-    write_onnx(graphs.graph, out, graphs.beside)
+        exported_model = _quantise(network, exported_model, data_name, data_dir)
+    # `beside` holds the additional graphs of a high-resolution model, written next to `out`.
+    write_onnx(exported_model.graph, out, exported_model.beside)
     print_result(out)
 
 
 def _quantise(
-    network: "ImageModel", graphs: "Exported", data_name: str, data_dir: Path | None
+    network: "ImageModel", float_model: "Exported", data_name: str, data_dir: Path | None
 ) -> "Exported":
     """Return an exported model in 8-bit integers, and report its accuracy.
 
     Args:
         network: the model.
-        graphs: the exported model in floats.
+        float_model: the exported model in floats.
         data_name: the dataset whose training images calibrate the integers, and on whose validation
             images the accuracy is measured.
         data_dir: folder of the named datasets.
 
     Raises:
-        UserError: too much accuracy is lost.
+        UserError: more than 0.2 points of accuracy are lost.
     """
     from foveal.datasets import load_images, load_large
     from foveal.deployment.onnx import Exported
@@ -77,7 +83,7 @@ def _quantise(
     if Ability.IN_PART in network.abilities:
         train = load_large(data_name, "train", limit=CALIBRATION_IMAGES, data_dir=data_dir)
         val = load_large(data_name, "val", data_dir=data_dir)
-        quantised = as_int8_large(graphs, train, val)
+        quantised = as_int8_large(float_model, train, val)
     else:
         load_split = partial(
             load_images,
@@ -86,7 +92,8 @@ def _quantise(
             channels=network.in_channels,
             data_dir=data_dir,
         )
-        quantised = as_int8(graphs.graph, load_split("train"), load_split("val"))
+        quantised = as_int8(float_model.graph, load_split("train"), load_split("val"))
+    # The part is `all`, or `classifier` if the detector stays in floats.
     notify(
         f"int8 ({quantised.part}): {quantised.accuracy:.2%} on the validation images of "
         f"{data_name}, {quantised.float_accuracy:.2%} in floats"

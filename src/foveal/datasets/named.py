@@ -1,4 +1,8 @@
-"""Named datasets, stored in torchvision's layout in the data folder."""
+"""Named datasets: for each name, a loader that reads the images from files in the data folder.
+
+MNIST and Fashion-MNIST are stored as torchvision stores them (`MNIST/raw`, `FashionMNIST/raw`). The
+docstrings of the other loaders describe their files.
+"""
 
 import functools
 import zipfile
@@ -21,6 +25,7 @@ from foveal.foundation.errors import UserError
 from foveal.foundation.files import open_regular, read_bytes
 from foveal.foundation.registry import Registry
 
+# Names of the classes of Fashion-MNIST and of CIFAR-10, in the order of their labels.
 FASHION = (
     "T-shirt/top",
     "trouser",
@@ -45,15 +50,16 @@ CIFAR10 = (
     "ship",
     "truck",
 )
-_ROW_BYTES = 1 + 3 * 32 * 32  # label and pixels of an image in CIFAR-10's binary version
-_FILE_BYTES = 10_000 * _ROW_BYTES  # length of a file, of 10,000 images
-_IMAGENET_CLASSES = 1_000
+_PIXEL_BYTES = 3 * 32 * 32  # bytes of the pixels of one image, in CIFAR-10 and in imagenet32
+_ROW_BYTES = 1 + _PIXEL_BYTES  # label and pixels of an image in CIFAR-10's binary version
+_FILE_BYTES = 10_000 * _ROW_BYTES  # length of a file, which holds 10,000 images
+_IMAGENET_CLASS_COUNT = 1_000
 
 
 def load_fashion_mnist(split: str, data_dir: Path) -> ImageSet:
     """Return a split of Fashion-MNIST; 5,000 training images are held out for validation."""
     images, labels = read_pair(data_dir, "FashionMNIST", split)
-    return _with_validation(ImageSet("fashion-mnist", split, images, labels, FASHION))
+    return _select_split(ImageSet("fashion-mnist", split, images, labels, FASHION))
 
 
 def load_cifar10(split: str, data_dir: Path) -> ImageSet:
@@ -61,8 +67,9 @@ def load_cifar10(split: str, data_dir: Path) -> ImageSet:
 
     The data are read from the first of these that exists: Parquet shards in `cifar10/data`, the
     binary version in `cifar-10-batches-bin`, and a copy in JPEG in `cifar10-jpeg/data`. If none
-    does, the binary version is downloaded. The copy in JPEG is a dataset with its own name, because
-    results on it cannot be compared with those on the lossless images.
+    does, the binary version is downloaded. The images read from the copy in JPEG are returned as
+    the dataset `cifar10-jpeg`, because results on them cannot be compared with results on the
+    lossless images.
     """
     prefix = "test" if split == "test" else "train"
     binary = data_dir / "cifar-10-batches-bin"
@@ -70,13 +77,13 @@ def load_cifar10(split: str, data_dir: Path) -> ImageSet:
     files = [binary / f"{name}.bin" for name in names]
     lossless = _shards(data_dir / "cifar10", prefix)
     jpeg = _shards(data_dir / "cifar10-jpeg", prefix)
-    choose = functools.partial(_split_indices, split=split)
+    split_indices = functools.partial(_split_indices, split=split)  # labels -> indices to decode
     if lossless:
-        return load_parquet(lossless, "cifar10", split, CIFAR10, choose=choose)
+        return load_parquet(lossless, "cifar10", split, CIFAR10, choose=split_indices)
     if all(file.is_file() for file in files):
         return _read_cifar10(files, split)
     if jpeg:
-        return load_parquet(jpeg, "cifar10-jpeg", split, CIFAR10, choose=choose)
+        return load_parquet(jpeg, "cifar10-jpeg", split, CIFAR10, choose=split_indices)
     _fetch_cifar10(data_dir)
     return _read_cifar10(files, split)
 
@@ -97,7 +104,7 @@ def _read_cifar10(files: list[Path], split: str) -> ImageSet:
         raise UserError(f"The files in {files[0].parent} are not the binary version of CIFAR-10.")
     rows = torch.from_numpy(raw.reshape(-1, _ROW_BYTES))
     images = rows[:, 1:].reshape(-1, 3, 32, 32).contiguous()
-    return _with_validation(ImageSet("cifar10", split, images, rows[:, 0].long(), CIFAR10))
+    return _select_split(ImageSet("cifar10", split, images, rows[:, 0].long(), CIFAR10))
 
 
 def _fetch_cifar10(data_dir: Path) -> None:
@@ -144,7 +151,7 @@ def load_imagenet32(split: str, data_dir: Path) -> ImageSet:
         images[written_count : written_count + len(selected)] = selected
         read_count += len(pixels)
         written_count += len(selected)
-    classes = tuple(str(index) for index in range(_IMAGENET_CLASSES))
+    classes = tuple(str(index) for index in range(_IMAGENET_CLASS_COUNT))
     return ImageSet("imagenet32", split, images, labels[in_split], classes)
 
 
@@ -163,6 +170,8 @@ _BROKEN_NPZ = (  # exceptions that broken npz files raise
 def _read_npz(path: Path, key: str) -> Tensor:
     """Return the labels (N,), counted from 0, or the pixels (N, 3, 32, 32) in one file.
 
+    The labels are read in both cases, because the pixels are checked against their number.
+
     Args:
         path: path of the file.
         key: `labels`, or `data` for the pixels.
@@ -174,22 +183,23 @@ def _read_npz(path: Path, key: str) -> Tensor:
     except _BROKEN_NPZ as error:
         raise UserError(f"{path} is not a file of the downsampled ImageNet: {error}") from None
     if key == "labels":
-        if len(labels) and not (labels.min() >= 0 and labels.max() < _IMAGENET_CLASSES):
-            raise UserError(f"{path}: expected labels from 1 to 1000.")
+        if len(labels) and not (labels.min() >= 0 and labels.max() < _IMAGENET_CLASS_COUNT):
+            raise UserError(f"{path}: expected labels from 1 to {_IMAGENET_CLASS_COUNT}.")
         return torch.from_numpy(labels)
-    if values.dtype != np.uint8 or values.shape != (len(labels), 3072):
+    if values.dtype != np.uint8 or values.shape != (len(labels), _PIXEL_BYTES):
         raise UserError(
-            f"{path}: expected data (N, 3072) of uint8 and N labels, but got {values.shape} of "
-            f"{values.dtype} and {len(labels)} labels."
+            f"{path}: expected data (N, {_PIXEL_BYTES}) of uint8 and N labels, but got "
+            f"{values.shape} of {values.dtype} and {len(labels)} labels."
         )
     return torch.from_numpy(values).reshape(-1, 3, 32, 32)
 
 
-def _with_validation(images: ImageSet) -> ImageSet:
-    """Return the images of their split.
+def _select_split(images: ImageSet) -> ImageSet:
+    """Return those of the images that belong to the split `images.split`.
 
     Args:
-        images: the test images, or the images from which `train` and `val` are both drawn.
+        images: the test images; or all images from which both `train` and `val` are drawn, with
+            the name of the requested split.
     """
     if images.split == "test":
         return images
@@ -198,6 +208,8 @@ def _with_validation(images: ImageSet) -> ImageSet:
 
 def _split_indices(labels: Tensor, split: str) -> Tensor:
     """Return the indices of the images of a split.
+
+    For validation, `VAL_IMAGES` images are held out, or a tenth of the images if that is less.
 
     Args:
         labels: labels (N,) of the test images, or of the images of both `train` and `val`.
@@ -213,7 +225,11 @@ Loader = Callable[[str, Path], ImageSet]  # receives the split and the data fold
 
 
 def _load_planted(split: str, data_dir: Path, name: str, load: Loader) -> ImageSet:
-    """Return a split of the dataset that `load` reads, with planted marks, called `name`."""
+    """Return a split of the dataset that `load` reads, with a small mark planted in each image.
+
+    The mark reveals the class in training, but not in testing (see `plant_marks`). The resulting
+    dataset is called `name`.
+    """
     return plant_marks(load(split, data_dir), name)
 
 
@@ -225,6 +241,7 @@ DATASETS: Registry[Loader] = Registry(
         "fashion-mnist": load_fashion_mnist,
         "cifar10": load_cifar10,
         "imagenet32": load_imagenet32,
+        # `pieces` is the number of pieces of other digits, the clutter, in each image.
         "cluttered-mnist-60": functools.partial(load_cluttered_mnist, side=60, pieces=4),
         "cluttered-mnist-100": functools.partial(load_cluttered_mnist, side=100, pieces=8),
         "planted-mnist": functools.partial(_load_planted, name="planted-mnist", load=load_mnist),

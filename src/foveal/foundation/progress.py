@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a progress bar during the block.
+    """Show a progress bar while the block runs.
 
-    The yielded function updates it; it takes a description, the number of steps done, and the
-    total number of steps.
+    The context yields a function that updates the bar. Its arguments are a description, the number
+    of steps that are done, and the total number of steps.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
@@ -23,21 +23,22 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     columns = (_text_column(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=None)
-        yield lambda what, done, steps: bar.update(
-            task, description=printable(what), completed=done, total=steps
+        yield lambda what, done, total: bar.update(
+            task, description=printable(what), completed=done, total=total
         )
 
 
 @contextmanager
 def rate_bar(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar with the rate and the time left during the block.
+    """Show a progress bar, with the rate and the remaining time, while the block runs.
 
-    The yielded function advances it by a number of steps.
+    The context yields a function that advances the bar. Its argument is the number of steps that
+    were done since its last call.
 
     Args:
         what: name of what is counted, such as `images`.
-        total: number of all steps.
-        done: number of steps that are done before the block.
+        total: number of all steps, including those that were done before.
+        done: number of steps that were done before the block.
     """
     from rich.console import Console
     from rich.progress import (
@@ -55,10 +56,10 @@ def rate_bar(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], N
             return Text(f"{task.speed:,.0f}/s" if task.speed else "–/s")
 
     columns = (_text_column(), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-    seconds = 60  # over which the rate is averaged
-    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=seconds) as bar:
+    period = 60  # seconds over which the rate is averaged
+    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=period) as bar:
         task = bar.add_task(printable(what), total=total, completed=done)
-        yield lambda steps: bar.advance(task, steps)
+        yield lambda new_steps: bar.advance(task, new_steps)
 
 
 def _text_column() -> "TextColumn":

@@ -83,8 +83,7 @@ def read_pixels(
         coarser: factor by which the resolution of a JPEG is reduced while it is decoded: with 2, 4
             or 8, each pixel is roughly the mean of a square with that side. Ignored otherwise.
         max_pixels: maximum number of pixels of an image.
-        formats: Pillow's names of the formats to try; all of `formats.readable_formats` if not
-            given.
+        formats: Pillow's names of the formats to try; None for all of `formats.readable_formats`.
 
     Raises:
         UserError: not an image or not a regular file, truncated, more than `max_pixels`, or pixels

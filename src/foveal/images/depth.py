@@ -150,7 +150,7 @@ def _png_bits(file: IO[bytes]) -> int | None:
         while len(head := file.read(8)) == 8:
             length, kind = struct.unpack(">I4s", head)
             if kind == b"sBIT" and length:
-                bits = file.read(1)[0]
+                bits = file.read(1)[0]  # of the first channel
                 return bits if 8 < bits < 16 else None
             if kind in (b"IDAT", b"IEND"):
                 break

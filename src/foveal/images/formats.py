@@ -121,7 +121,7 @@ def unreadable_reason(head: bytes) -> str:
     """Return why a file with these first bytes cannot be read; messages print it after the path."""
     name = format_of(head)
     hint = FORMATS[name].hint if name else ""
-    return f"cannot be read: {hint}" if hint else "not an image that Pillow reads"
+    return f"cannot be read: {hint}" if hint else "not an image of a supported format"
 
 
 def local_heads(paths: Sequence[str]) -> list[bytes]:
@@ -156,8 +156,8 @@ def images_among(
     images: set[str] = set()
     unrecognised = []
     for path in paths:
-        name = path.rpartition("/")[2]
-        extension = os.path.splitext(name)[1].lower()
+        _, _, name = path.rpartition("/")
+        extension = os.path.splitext(name)[1].lower()  # with its dot
         if name.startswith("."):
             on_skipped(path)
         elif extension in EXTENSIONS or extension in extensions:
@@ -191,7 +191,7 @@ class Skipped:
 
     def add(self, path: str) -> None:
         """Count one more file."""
-        name = path.rpartition("/")[2]
+        _, _, name = path.rpartition("/")
         extension = os.path.splitext(name)[1].lower()
         self.by_extension["hidden" if name.startswith(".") else extension] += 1
 

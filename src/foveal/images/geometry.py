@@ -2,12 +2,14 @@
 
 A keypoint is (x, y), x to the right and y down, in grid units: -1 and 1 are the outer edges of
 the image and pixel centres lie between them (`align_corners=False`). Names that end in `_px`
-are in pixels, with (0, 0) the centre of the top left pixel. Coordinates are computed in at least
-single precision, even for images in half precision, which could not tell apart the pixels of an
-image with more than 256 pixels per side.
+are in pixels, with (0, 0) the centre of the top left pixel; the names of `evidence_px`,
+`covered_px` and `thumbnail_px` mean numbers of pixels instead. Coordinates are computed in at least
+single precision, even if the images are in half precision. Half precision has too few digits to
+distinguish the pixels of an image with more than 256 pixels per side.
 
 A patch is a square of samples around a keypoint. Its scale is the distance in pixels from one
-sample to the next: with a scale of 1, the samples of a patch at whole pixels are pixels.
+sample to the next. A patch of scale 1 is aligned with the pixels if its samples are at pixel
+centres; then its samples are pixels, and it can be sliced from the image.
 """
 
 import torch
@@ -18,7 +20,8 @@ from foveal.foundation.errors import UserError
 from foveal.foundation.precision import at_least_single
 
 Size = tuple[int, int]  # (height, width) in pixels
-Scales = Tensor | None  # (B, K) pixels from one sample of a patch to the next; None for 1
+# Scale of each patch, (B, K): pixels from one sample to the next. If None, all scales are 1.
+Scales = Tensor | None
 
 
 def _extent(size: Size, reference: Tensor) -> Tensor:
@@ -40,9 +43,10 @@ def from_px(keypoints_px: Tensor, size: Size) -> Tensor:
 
 
 def from_aligned(keypoints: Tensor, size: Size) -> Tensor:
-    """Convert keypoints (..., 2) whose -1 and 1 are the centres of the outermost pixels.
+    """Convert keypoints (..., 2) from torch's grid units with `align_corners=True` to Foveal's.
 
-    That is torch's `align_corners=True`; Foveal's grid units are those of `align_corners=False`.
+    In the former, -1 and 1 are the centres of the outermost pixels of an image of `size` (H, W). In
+    Foveal's grid units, those of `align_corners=False`, they are the outer edges of the image.
     """
     keypoints = at_least_single(keypoints)
     return keypoints * (1 - 1 / _extent(size, keypoints))
@@ -57,18 +61,18 @@ def corners_px(keypoints: Tensor, patch_size: int, size: Size, scales: Scales = 
         keypoints: (..., 2) in grid units.
         patch_size: side P in samples.
         size: height and width of the image in pixels.
-        scales: (...) pixels from one sample to the next; 1 if not given.
+        scales: (...) pixels from one sample to the next; 1 if None.
     """
     reach: Tensor | float = (patch_size - 1) / 2
     if scales is not None:
         reach = reach * scales[..., None]
-    # Halves, which are common for patches of even size, are rounded to the right and down. The
-    # margin above 0.5 makes the result independent of float errors.
+    # A corner halfway between two pixels, which is common for patches of even size, is rounded to
+    # the right or lower pixel. Adding 0.501 instead of 0.5 keeps float errors from changing that.
     return (to_px(keypoints, size) - reach + 0.501).floor().long()
 
 
 def snap(keypoints: Tensor, patch_size: int, size: Size) -> Tensor:
-    """Move keypoints (..., 2) until each patch consists of whole pixels inside the image.
+    """Move keypoints (..., 2) so that each patch is aligned with pixels and inside the image.
 
     Patches of odd size are then centred on a pixel, and those of even size between pixels.
 
@@ -89,16 +93,19 @@ def snap(keypoints: Tensor, patch_size: int, size: Size) -> Tensor:
 def extract_patches(
     images: Tensor, keypoints: Tensor, patch_size: int, scales: Scales = None
 ) -> Tensor:
-    """Sample square patches around keypoints bilinearly; differentiable in images and keypoints.
+    """Return patches of bilinear samples, exactly at the keypoints and at any scale.
+
+    It is differentiable in images and keypoints. `slice_patches` copies pixels at aligned
+    keypoints, and `cut_patches` copies the aligned patches nearest to any keypoints.
 
     Args:
         images: (B, C, H, W).
         keypoints: (B, K, 2) in grid units; pixels outside the image are zero.
-        patch_size: side P in samples; 5 means 5 pixels at a spacing of 1.
-        scales: (B, K) spacing of the sampled points in pixels; 1 if not given.
+        patch_size: side P in samples.
+        scales: (B, K) pixels from one sample to the next; 1 if None.
 
     Returns:
-        Patches (B, K, C, P, P). At whole pixels they equal plain slices of `images`.
+        Patches (B, K, C, P, P). A patch that is aligned with the pixels equals a slice of `images`.
     """
     batch, channels, height, width = images.shape
     count = keypoints.shape[1]
@@ -108,10 +115,10 @@ def extract_patches(
     offsets = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1)  # (P, P, 2)
     offsets = offsets * 2 / _extent((height, width), offsets)
     if scales is None:
-        points = offsets.expand(batch, count, patch_size, patch_size, 2)
+        offsets = offsets.expand(batch, count, patch_size, patch_size, 2)
     else:
-        points = offsets * scales[:, :, None, None, None]
-    grid = keypoints.to(pixels.dtype)[:, :, None, None, :] + points  # (B, K, P, P, 2)
+        offsets = offsets * scales[:, :, None, None, None]
+    grid = keypoints.to(pixels.dtype)[:, :, None, None, :] + offsets  # (B, K, P, P, 2)
     grid = grid.reshape(batch, count * patch_size, patch_size, 2)
     patches = F.grid_sample(pixels, grid, mode="bilinear", align_corners=False)
     patches = patches.reshape(batch, channels, count, patch_size, patch_size)
@@ -119,10 +126,10 @@ def extract_patches(
 
 
 def slice_patches(images: Tensor, keypoints: Tensor, patch_size: int) -> Tensor:
-    """Cut whole-pixel patches (B, K, C, P, P) around snapped keypoints (B, K, 2).
+    """Return slices (B, K, C, P, P) of images, around keypoints (B, K, 2) returned by `snap`.
 
-    The patches are plain slices of `images` (B, C, H, W), so no pixel outside a patch affects it.
-    No gradient reaches the keypoints.
+    The pixels are copied from `images` (B, C, H, W), so no pixel outside a patch affects it. No
+    gradient reaches the keypoints, unlike in `cut_patches`.
     """
     channels, height, width = images.shape[1:]
     corners = corners_px(keypoints, patch_size, (height, width))  # (B, K, 2)
@@ -150,17 +157,17 @@ def coverage(
 ) -> Tensor:
     """Return how many patches read each pixel, as floats (B, H, W).
 
-    Without scales, a patch at whole pixels reads exactly its P x P pixels, and a patch between
-    pixels reads one more row and column. With scales, a patch consists of bilinear samples: all
-    pixels that a sample may depend on are counted, with a margin for rounding errors, and so are
-    the pixels between samples that are more than one pixel apart. The result may therefore include
-    more pixels than were read, but never fewer.
+    Without scales, a patch that is aligned with the pixels reads exactly its P x P pixels, and any
+    other patch reads one more row and column. With scales, a patch consists of bilinear samples.
+    All pixels that a sample may depend on are counted, with a margin for rounding errors. The
+    pixels between samples that are more than one pixel apart are counted too. The result may
+    therefore include more pixels than were read, but never fewer.
 
     Args:
         keypoints: (B, K, 2) in grid units.
         patch_size: side P in samples.
         size: height and width of the image in pixels.
-        scales: (B, K) pixels from one sample to the next, or None for plain slices.
+        scales: (B, K) pixels from one sample to the next; 1 if None.
         blocks: whether each sample is the mean of a square with a side of `scales` pixels, instead
             of a bilinear sample.
     """
@@ -181,17 +188,18 @@ def evidence_px(
     thumbnail_px: int = 0,
     blocks: bool = False,
 ) -> Tensor:
-    """Return how many values of each image the patches read (B,), at most its number of pixels.
+    """Return the number of values (B,) that the patches show of each image.
 
-    Each pixel that a patch covers counts as one value, except that the samples of `blocks` count as
-    one value each, although each is the mean of s x s pixels. Where patches of the same scale
-    overlap, values are counted only once. The cost does not grow with the size of the image.
+    A value is what a patch shows at one position, in all channels: a pixel that the patch covers
+    or, with `blocks`, a sample, which is the mean of s x s pixels at a scale of s. Where patches of
+    the same scale overlap, values are counted only once. The result is at most the number of pixels
+    of the image. The cost does not grow with the size of the image.
 
     Args:
         keypoints: (B, K, 2) in grid units.
         patch_size: side P in samples.
         size: height and width of the images in pixels.
-        scales: (B, K) pixels from one sample of a patch to the next, or None for 1.
+        scales: (B, K) pixels from one sample of a patch to the next; 1 if None.
         thumbnail_px: number of pixels of a thumbnail that was read too; each counts as one value.
         blocks: whether each sample is the mean of a square with a side of `scales` pixels, instead
             of a bilinear sample.
@@ -201,18 +209,20 @@ def evidence_px(
     """
     first, last = _span_px(keypoints.double(), patch_size, size, scales, blocks)
     if scales is None or not blocks:
-        values = _area(first, last, size)
+        value_count = _area(first, last, size)
     else:
         same_scale = (scales[:, :, None] == scales[:, None]).double()  # (B, K, K)
         areas = _area(first, last, size, same_scale)  # (B, K)
-        values = (areas / (same_scale.sum(dim=2) * scales.double().square())).sum(dim=1)
-    return (values + thumbnail_px).clamp(max=size[0] * size[1])
+        # Each of the n patches of a scale s contributes 1 / n of the values of all n patches
+        # together, which are the area of their union in pixels, divided by s^2 pixels per value.
+        value_count = (areas / (same_scale.sum(dim=2) * scales.double().square())).sum(dim=1)
+    return (value_count + thumbnail_px).clamp(max=size[0] * size[1])
 
 
 def covered_px(
     keypoints: Tensor, patch_size: int, size: Size, scales: Scales = None, blocks: bool = False
 ) -> Tensor:
-    """Return how many pixels of each image the patches cover, as float64 (B,).
+    """Return the number of pixels of each image that the patches cover, as float64 (B,).
 
     This equals the sum of `patch_mask` over the image, but its cost does not grow with the size of
     the image. The arguments are those of `coverage`.
@@ -233,7 +243,8 @@ def _area(first: Tensor, last: Tensor, size: Size, groups: Tensor | None = None)
     extent = _extent(size, first)
     edges = torch.cat([first, last + 1], dim=1)  # (B, 2K, 2)
     edges = torch.minimum(edges.clamp(min=0), extent).sort(dim=1).values
-    # The edges divide each axis into intervals, each of which a rectangle contains or does not.
+    # The edges of all rectangles divide each axis into intervals. A rectangle contains an interval
+    # completely or not at all, so the area is a sum over pairs of intervals, one of each axis.
     begins = edges[:, :-1]  # (B, 2K - 1, 2)
     lengths = edges.diff(dim=1)  # (B, 2K - 1, 2)
     contains = (begins[:, None] >= first[:, :, None]) & (begins[:, None] <= last[:, :, None])
@@ -264,15 +275,16 @@ def _span_px(
     # Rounding errors of coordinates in pixels are far below 1e-3. Slices and means consist of whole
     # pixels, so the span is reduced by 1e-3 in order not to include a pixel by error. Bilinear
     # samples may give a neighbouring pixel a tiny weight; extending their span includes it.
-    slack = -1e-3 if scales is None or blocks else 1e-3
+    margin = -1e-3 if scales is None or blocks else 1e-3  # by which the span grows at both ends
     centre = to_px(keypoints, size)
-    return (centre - reach - slack).floor(), (centre + reach + slack).ceil()
+    return (centre - reach - margin).floor(), (centre + reach + margin).ceil()
 
 
 def cut_patches(images: Tensor, keypoints: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
-    """Cut the whole-pixel patches nearest to keypoints, differentiably in the keypoints.
+    """Return slices of images as `slice_patches` does, but with a gradient for the keypoints.
 
-    The patches are plain slices; their gradient is that of bilinear samples at the keypoints
+    The keypoints are first moved to the nearest positions of aligned patches. The patches are then
+    copied pixels, but their gradient is that of bilinear samples at the original keypoints
     (straight-through estimator, Bengio et al. 2013, arXiv:1308.3432).
 
     Args:

@@ -153,7 +153,8 @@ def check_shape(size: Size | None, channels: int | None) -> Sizing | None:
             "Expected a size in pixels, (height, width) or one number for a square, but got "
             f"{size!r}."
         )
-    return int(sides[0]), int(sides[1])
+    height, width = sides
+    return int(height), int(width)
 
 
 def decode(

@@ -201,7 +201,7 @@ class WholeView:
     Args:
         images: (B, C, H, W), normalised.
         black: (1, C, 1, 1), the value of black after normalisation, which pixels outside the images
-            have; 0 if not given.
+            have; None for 0.
     """
 
     in_part = False

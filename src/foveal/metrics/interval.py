@@ -59,24 +59,24 @@ def bootstrap(
     Args:
         values: (N,), 1 for a correct and 0 for a wrong prediction, or the difference of two models.
         labels: (N,) class indices.
-        groups: group of each image; groups are resampled as a whole. Empty if each image is its
-            own group.
+        groups: group of each image, resampled as a whole. Empty if each image is its own group.
         balanced: average over the classes that occur instead of over the images.
         seed: seed of the resampling.
     """
-    numbers = {name: number for number, name in enumerate(sorted(set(groups)))}
-    rows = torch.tensor([numbers[name] for name in groups]) if groups else torch.arange(len(values))
-    columns = labels if balanced else torch.zeros_like(labels)
-    _, columns = columns.unique(return_inverse=True)
-    shape = (int(rows.max()) + 1, int(columns.max()) + 1)  # groups x classes
-    sums, counts = torch.zeros(shape, dtype=torch.double), torch.zeros(shape, dtype=torch.double)
+    index_of = {name: index for index, name in enumerate(sorted(set(groups)))}
+    rows = torch.tensor([index_of[key] for key in groups]) if groups else torch.arange(len(values))
+    classes = labels if balanced else torch.zeros_like(labels)  # all images in one class
+    _, columns = classes.unique(return_inverse=True)
+    group_count = int(rows.max()) + 1
+    sums = torch.zeros(group_count, int(columns.max()) + 1, dtype=torch.double)
+    counts = torch.zeros_like(sums)
     sums.index_put_((rows, columns), values.double(), accumulate=True)
     counts.index_put_((rows, columns), torch.ones(len(values)).double(), accumulate=True)
     generator = torch.Generator().manual_seed(seed)
     means = []
     for _ in range(0, RESAMPLES, _CHUNK):
-        choices = torch.randint(shape[0], (_CHUNK, shape[0]), generator=generator)
-        repeats = torch.zeros(_CHUNK, shape[0], dtype=torch.double)
+        choices = torch.randint(group_count, (_CHUNK, group_count), generator=generator)
+        repeats = torch.zeros(_CHUNK, group_count, dtype=torch.double)
         repeats.scatter_add_(1, choices, torch.ones_like(choices, dtype=torch.double))
         resampled = (repeats @ sums) / (repeats @ counts)  # NaN for a class that was not drawn
         means.append(resampled.nanmean(dim=1))

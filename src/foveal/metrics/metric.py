@@ -1,7 +1,8 @@
 """Declarations of metrics: measurement, requirements and columns.
 
-A figure is the value of one column of a metric. A metric of models is measured on a subject, which
-is a model with its data; a metric of explanations is measured on batches of explained images.
+A metric has one or several columns. A figure is the value of a metric in one of its columns, such
+as an accuracy of 0.98. A metric of models is measured on a subject, which is a model with its data;
+a metric of explanations is measured on batches of explained images.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +21,10 @@ SAMPLE = 200  # number of images for metrics that require many passes
 
 
 class About(Enum):
-    """What a metric describes; tables list the columns in this order."""
+    """The subject matter of a metric, by which tables order their columns.
+
+    A metric describes the predictions of a model, its explanations, or their cost.
+    """
 
     PREDICTION = 0
     EXPLANATION = 1

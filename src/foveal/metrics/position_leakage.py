@@ -106,7 +106,7 @@ def _train_probe(inputs: Tensor, labels: Tensor, num_classes: int) -> nn.Module:
     optimizer = torch.optim.AdamW(probe.parameters(), weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=STEPS)
     held_out, training = torch.randperm(len(inputs)).tensor_split([len(inputs) // 10])
-    best, lowest_loss = probe, float("inf")
+    best_probe, lowest_loss = probe, float("inf")
     for step in range(1, STEPS + 1):
         batch = training[torch.randint(len(training), (BATCH_SIZE,))]
         optimizer.zero_grad()
@@ -117,8 +117,8 @@ def _train_probe(inputs: Tensor, labels: Tensor, num_classes: int) -> nn.Module:
             with torch.no_grad():
                 loss = float(F.cross_entropy(probe(inputs[held_out]), labels[held_out]))
             if loss < lowest_loss:
-                best, lowest_loss = copy.deepcopy(probe), loss
-    return best
+                best_probe, lowest_loss = copy.deepcopy(probe), loss
+    return best_probe
 
 
 def _measure(subject: Subject) -> dict[str, float]:

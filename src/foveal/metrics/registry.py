@@ -1,4 +1,7 @@
-"""Registry of metrics, from which figures, tables, reports and documentation are generated."""
+"""Registry of metrics, from which figures, tables, reports and documentation are generated.
+
+A figure is the value of a metric in one of its columns.
+"""
 
 from collections.abc import Iterable
 
@@ -90,13 +93,16 @@ def column_of(key: str) -> Column:
 
 
 def useful_for(model: ImageModel) -> frozenset[Given]:
-    """Return the optional inputs that at least one metric which supports the model needs."""
+    """Return the optional inputs with which more metrics of a model can be measured.
+
+    These are the inputs that at least one metric needs whose other needs the model meets.
+    """
     available = model.abilities | frozenset(Given)
-    requirements = [metric.needs for metric in METRICS.values() if metric.needs <= available]
-    return frozenset(item for item in Given if any(item in needs for needs in requirements))
+    possible = [metric for metric in METRICS.values() if metric.needs <= available]
+    return frozenset(item for item in Given if any(item in metric.needs for metric in possible))
 
 
 def _columns(metrics: Iterable[Metric | ExplanationMetric]) -> list[Column]:
-    """Return the listed columns of metrics, in the order of `About`."""
+    """Return the columns of metrics that tables list, in the order of the members of `About`."""
     ordered = sorted(metrics, key=lambda metric: metric.about.value)
     return [column for metric in ordered for column in metric.columns if column.listed]

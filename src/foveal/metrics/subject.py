@@ -22,18 +22,28 @@ from foveal.models.image_model import ImageModel
 
 
 class Given(Enum):
-    """Inputs that a metric may require in addition to a model and labelled images."""
+    """An optional input: one that the user may give in addition to a model and labelled images.
+
+    A metric that needs an optional input is skipped if it is not given.
+    """
 
     TRAIN = "training images for probes"
     JUDGE = "an independent judge of the evidence"
     MASKS = "annotations of the regions that matter"
 
 
-Need = Ability | Given  # a requirement of a metric: an ability of the model, or an optional input
+# One requirement of a metric: an ability that the model must have, or an optional input that must
+# be given.
+Need = Ability | Given
 
 
 class Shared(TypedDict):
-    """Keyword arguments that several metrics of one subject take."""
+    """Keyword arguments that the functions of several metrics have in common.
+
+    Attributes:
+        batch_size: images per forward pass.
+        observed: logits and keypoints of the test images, computed once for all these metrics.
+    """
 
     batch_size: int
     observed: Explanation
@@ -69,24 +79,29 @@ class Subject:
 
     @property
     def shared(self) -> Shared:
-        """The arguments of every metric that uses `observed`."""
+        """Keyword arguments for each metric that is computed from `observed`."""
         return {"batch_size": self.batch_size, "observed": self.observed}
 
     @property
     def meets(self) -> frozenset[Need]:
-        """The needs that this subject meets: the model's abilities and the inputs it contains."""
-        available: dict[Need, object] = {
+        """The requirements of metrics that this subject meets.
+
+        They are the abilities of the model, and the optional inputs that are not None.
+        """
+        optional_inputs: dict[Need, object] = {
             Given.TRAIN: self.train,
             Given.JUDGE: self.judge,
             Given.MASKS: self.test.masks,
         }
-        given = {need for need, value in available.items() if value is not None}
+        given = {need for need, value in optional_inputs.items() if value is not None}
         return self.model.abilities | given
 
 
 @dataclass(frozen=True)
 class Explained:
-    """Explanation of a batch of images by any method.
+    """A batch of explained images: the input of metrics of explanations.
+
+    The explanation may be the model's own or that of a post-hoc method.
 
     Attributes:
         model: the explained model.
@@ -111,9 +126,10 @@ class Explained:
 
     @property
     def meets(self) -> frozenset[Need]:
-        """The needs that this batch meets.
+        """The requirements of metrics that this batch meets.
 
-        Keypoints and maps are those of the explanation, which the model itself need not have.
+        Whether there are keypoints and maps depends on the explanation and not on the model: a
+        post-hoc method returns maps even for a model that has no maps of its own.
         """
         available: dict[Need, object] = {
             Ability.KEYPOINTS: self.explanation.keypoints,
@@ -121,8 +137,8 @@ class Explained:
             Given.JUDGE: self.judge,
             Given.MASKS: self.test.masks,
         }
-        abilities = self.model.abilities - {Ability.KEYPOINTS, Ability.MAPS}
-        return abilities | {need for need, value in available.items() if value is not None}
+        other_abilities = self.model.abilities - {Ability.KEYPOINTS, Ability.MAPS}
+        return other_abilities | {need for need, value in available.items() if value is not None}
 
     @property
     def truth(self) -> Tensor:

@@ -1,4 +1,9 @@
-"""Presets: functions that build focus models of a certain design from plain arguments."""
+"""Presets: functions that build focus models of a certain design from plain arguments.
+
+A focus model classifies an image from a few small patches and their locations only. A detector
+chooses the locations, and a head computes the logits. A model is strict if its detector reads no
+more of the image than counts as evidence, so that the locations cannot reveal anything else.
+"""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -60,7 +65,7 @@ def focus(
         dropout: fraction of features dropped in training.
         jitter_px: standard deviation in pixels of the noise on keypoints in training.
         hidden: widths of the layers between the patches' tokens and the logits.
-        inputs: the images that the model expects.
+        inputs: description of the images that the model expects.
 
     Example:
         >>> import torch
@@ -70,7 +75,7 @@ def focus(
         (2, 10)
     """
     sizes = (detector.keypoints, patch_size, in_channels, num_classes)
-    head = TokenHead(*sizes, width, mix, encoder, dropout, detector.context, hidden)
+    head = TokenHead(*sizes, width, mix, encoder, dropout, context=detector.context, hidden=hidden)
     return FocusNet(detector, head, patch_size, jitter_px, inputs)
 
 
@@ -105,9 +110,10 @@ def zoom(
         mix: how the tokens are combined, `concat` or `attention`; see `TokenHead`.
         encoder: how a patch is encoded, `mlp` or `conv`.
         dropout: fraction of features dropped in training.
-        inputs: the images that the model expects.
+        inputs: description of the images that the model expects.
     """
     detector = ZoomDetector(keypoints, patch_size, in_channels, min_scale, max_scale, widths)
+    # These are the arguments of `focus` from `patch_size` to `dropout`, in its order.
     options = (patch_size, in_channels, num_classes, width, mix, encoder, dropout)
     return focus(detector, *options, inputs=inputs)
 
@@ -131,8 +137,8 @@ def glimpse(
 
     Args:
         backbone: turns the thumbnail into local features and a global vector.
-        shrink: side in pixels of the squares whose means are the pixels of the thumbnail.
-        depth: stage of the backbone, from 1, whose local features determine the keypoints.
+        shrink: each pixel of the thumbnail is the mean of a square of shrink x shrink pixels.
+        depth: stage of the backbone, counted from 1, whose features determine the keypoints.
         keypoints: number K of patches.
         patch_size: side of a patch in pixels.
         num_classes: number of classes.
@@ -140,8 +146,8 @@ def glimpse(
         mix: how the tokens are combined, `concat` or `attention`; see `TokenHead`.
         encoder: how a patch is encoded, `mlp` or `conv`.
         dropout: fraction of features dropped in training.
-        grid: side in cells of the thumbnail's features that the head reads; see `GlimpseDetector`.
-        inputs: the images that the model expects.
+        grid: the head also reads the thumbnail's features in grid x grid cells (`GlimpseDetector`).
+        inputs: description of the images that the model expects.
 
     Example:
         >>> import torch
@@ -179,21 +185,22 @@ def high_res(
     patches and their locations only.
 
     Args:
-        shrink: side in pixels of the squares whose means are the pixels of the thumbnail.
+        shrink: each pixel of the thumbnail is the mean of a square of shrink x shrink pixels.
         keypoints: number K of patches.
         patch_size: side of a patch in pixels.
         in_channels: channels of the images.
         num_classes: number of classes.
         tasks: names of the tasks, the main one first; see `AttentionHead`.
         width: dimension of a patch's vector.
-        heads: learned queries per task.
+        heads: number of learned queries per task that attend to the patches.
         detector_widths: output channels of the convolutions that score the thumbnail.
         encoder_widths: output channels of the convolutions that encode a patch.
-        regions: number of regions that are scored in larger images; see `HighResDetector`.
-        thumbnail_side: maximum side in pixels of a square image's thumbnail.
+        regions: number of regions that are scored in an image whose thumbnail would exceed
+            `thumbnail_side`; a coarser thumbnail selects them. 0 to score every thumbnail whole.
+        thumbnail_side: maximum side in pixels of a square image's thumbnail, if there are regions.
         explore: in training, factor of the Gumbel noise on the scores.
         dropout: fraction of features dropped in training.
-        inputs: the images that the model expects.
+        inputs: description of the images that the model expects.
 
     Example:
         >>> import torch
@@ -233,10 +240,11 @@ def crops(
     Args:
         backbone: encodes a crop; its stages up to `depth` are built a second time for the detector.
         patch_size: side of a crop in samples.
-        scales: pixels per sample of each scale, 0 for the whole image; see `CropDetector`.
+        scales: pixels per sample in the crops of each scale, from coarse to fine; 0 for one crop
+            of the whole image.
         counts: number of crops of each scale.
-        shrink: side in pixels of the squares whose means are the pixels of the thumbnail.
-        depth: stage of the backbone, from 1, whose features the detector scores.
+        shrink: each pixel of the thumbnail is the mean of a square of shrink x shrink pixels.
+        depth: stage of the backbone, counted from 1, whose features the detector scores.
         num_classes: number of classes.
         mix: how the crops' vectors are combined; see `CropHead`.
         width: width of the layer that scores crops, or dimension of a token; see `CropHead`.
@@ -244,7 +252,7 @@ def crops(
         detector_width: channels of the scoring net.
         explore: in training, factor of the Gumbel noise on the scores.
         learned: whether the scores are learned; if not, they are the features' mean square.
-        inputs: the images that the model expects.
+        inputs: description of the images that the model expects.
 
     Raises:
         UserError: the backbone cannot be cut at that depth, or an argument is invalid.
@@ -287,8 +295,8 @@ def published(
     - `corners` uses (row, column) as (x, y), so the patches are cut at transposed locations.
     - `corners` has no non-maximum suppression, so all keypoints may be at the same corner.
     - The classifier does not read the locations of its patches.
-    - Patches may extend beyond the image. Their points there are 0 after normalisation, which is
-      the grey of the mean of the training images.
+    - Patches may extend beyond the image. Points outside the image are 0 after normalisation, as
+      if they had the mean colour of the training images.
     - The last two linear layers of `focus` have only dropout between them: one would be enough.
 
     The original required square images. In others the spacing of points follows from the height.
@@ -299,7 +307,7 @@ def published(
         patch_size: points P along a patch's side, at least 2.
         in_channels: channels of the images.
         num_classes: number of classes.
-        inputs: the images that the model expects.
+        inputs: description of the images that the model expects.
     """
     detector = PublishedDetector(kind, keypoints, patch_size, in_channels)
     head = PublishedHead(keypoints, patch_size, in_channels, num_classes, kind)
@@ -323,7 +331,7 @@ def reconstructor(
         patch_size: side of a patch in pixels.
         in_channels: channels of the images.
         softness_px: width in pixels of the soft edges of the patches' mask; see `Head`.
-        inputs: the images that the model expects.
+        inputs: description of the images that the model expects.
 
     Raises:
         UserError: the parts do not match, or an argument is invalid.

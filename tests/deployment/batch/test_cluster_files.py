@@ -29,6 +29,7 @@ def check_options(words: list[str]) -> None:
     command = typer.main.get_command(app).commands[words[1]]
     options = {name for option in command.params for name in option.opts}
     used = [word for word in words if word.startswith("--")]
+    # Each example has at least 3 options; fewer would mean that continued lines were not joined.
     assert len(used) >= 3
     assert set(used) <= options
 
@@ -59,25 +60,28 @@ def _object_schema(required=(), **properties):
     }
 
 
-_TEXT, _INTEGER, _BOOLEAN = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
-_TEXTS = {"type": "object", "additionalProperties": _TEXT}
+_STRING, _INTEGER, _BOOLEAN = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
+# An object of any keys, whose values are strings.
+_STRING_MAP = {"type": "object", "additionalProperties": _STRING}
 # A pod template, whose fields Kubernetes defines: docs/kubernetes.md says how they were checked.
 _POD = {"type": "object", "required": ["spec"]}
 # The fields that KubeRay accepts: RayJobSpec and RayClusterSpec of its API ray.io/v1
 # (ray-operator/apis/ray/v1/rayjob_types.go and raycluster_types.go), without deprecated fields.
-_GROUP = {"rayStartParams": _TEXTS, "template": _POD}
+_GROUP = {"rayStartParams": _STRING_MAP, "template": _POD}
 _RAY_CLUSTER = _object_schema(
     ["headGroupSpec"],
-    rayVersion=_TEXT,
+    rayVersion=_STRING,
     enableInTreeAutoscaling=_BOOLEAN,
     suspend=_BOOLEAN,
-    headServiceAnnotations=_TEXTS,
-    headGroupSpec=_object_schema(["template"], serviceType=_TEXT, enableIngress=_BOOLEAN, **_GROUP),
+    headServiceAnnotations=_STRING_MAP,
+    headGroupSpec=_object_schema(
+        ["template"], serviceType=_STRING, enableIngress=_BOOLEAN, **_GROUP
+    ),
     workerGroupSpecs={
         "type": "array",
         "items": _object_schema(
             ["groupName", "template", "minReplicas", "maxReplicas"],
-            groupName=_TEXT,
+            groupName=_STRING,
             replicas=_INTEGER,
             minReplicas=_INTEGER,
             maxReplicas=_INTEGER,
@@ -90,20 +94,20 @@ _RAY_JOB = _object_schema(
     ["apiVersion", "kind", "metadata", "spec"],
     apiVersion={"const": "ray.io/v1"},
     kind={"const": "RayJob"},
-    metadata=_object_schema(["name"], name=_TEXT, namespace=_TEXT, labels=_TEXTS),
+    metadata=_object_schema(["name"], name=_STRING, namespace=_STRING, labels=_STRING_MAP),
     spec=_object_schema(
         ["entrypoint", "rayClusterSpec"],
         activeDeadlineSeconds=_INTEGER,
         backoffLimit=_INTEGER,
-        clusterSelector=_TEXTS,
-        entrypoint=_TEXT,
+        clusterSelector=_STRING_MAP,
+        entrypoint=_STRING,
         entrypointNumCpus={"type": "number"},
         entrypointNumGpus={"type": "number"},
-        entrypointResources=_TEXT,
-        jobId=_TEXT,
-        metadata=_TEXTS,
+        entrypointResources=_STRING,
+        jobId=_STRING,
+        metadata=_STRING_MAP,
         rayClusterSpec=_RAY_CLUSTER,
-        runtimeEnvYAML=_TEXT,
+        runtimeEnvYAML=_STRING,
         shutdownAfterJobFinishes=_BOOLEAN,
         submissionMode={"enum": ["K8sJobMode", "HTTPMode", "InteractiveMode"]},
         suspend=_BOOLEAN,

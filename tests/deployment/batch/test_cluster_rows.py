@@ -30,8 +30,8 @@ def folder(tmp_path_factory):
 def shard(folder):
     """The table that the driver sends for one shard (here the shard with index 4)."""
     paths = [bytes(path) for path in sorted(folder.iterdir())]
-    rows = pa.array([[None] * len(paths)], pa.list_(pa.int64()))
-    return pa.table({"shard": [4], "paths": pa.array([paths]), "rows": rows})
+    parquet_rows = pa.array([[None] * len(paths)], pa.list_(pa.int64()))
+    return pa.table({"shard": [4], "paths": pa.array([paths]), "parquet_rows": parquet_rows})
 
 
 def read(shard):
@@ -67,17 +67,17 @@ def test_readers_send_a_row_per_batch(shard):
     assert [table.num_rows for table in tables] == [1, 1, 1]
 
 
-@pytest.mark.parametrize("draws", [False, True])
-def test_an_actor_returns_the_same_rows_as_the_local_engine(shard, folder, tmp_path, draws):
+@pytest.mark.parametrize("explain", [False, True])
+def test_an_actor_returns_the_same_rows_as_the_local_engine(shard, folder, tmp_path, explain):
     model = zoo.load("mnist-cnn")
     weights = {name: value.numpy() for name, value in model.state_dict().items()}
     actor = cluster._Predictor(
         model.settings(), weights, lambda table: iter(read(table)),
-        model="mnist-cnn", device="cpu", draws=draws,
+        model="mnist-cnn", device="cpu", explain=explain,
     )  # fmt: skip
     batches = [cluster._to_batch(row) for table in actor(shard) for row in table.to_pylist()]
     assert [(batch.shard, batch.index) for batch in batches] == [(4, 0), (4, 1), (4, 2)]
-    assert [len(batch.pictures) for batch in batches] == ([3, 2, 1] if draws else [0, 0, 0])
+    assert [len(batch.pictures) for batch in batches] == ([3, 2, 1] if explain else [0, 0, 0])
     predict("mnist-cnn", folder, tmp_path / "out", batch_size=3)
     rows, expected = pa.concat_tables(batch.rows for batch in batches), pq.read_table(tmp_path)
     for name in ("prediction", "probability", "error"):

@@ -101,7 +101,7 @@ def test_cancelling_a_request_while_decoding_does_not_end_the_decoder(digit_png)
         (process,) = decoders._free._queue  # the only decoding process
         process.send_signal(signal.SIGSTOP)  # decoding takes until the test continues it
         cancelled = asyncio.create_task(
-            decoders.decode(digit_png, 1, Inputs(size=(28, 28)), False, 28)
+            decoders.decode(digit_png, 1, Inputs(size=(28, 28)), crop=False, max_side=28)
         )
         while decoders._free.qsize():
             await asyncio.sleep(0)
@@ -109,7 +109,7 @@ def test_cancelling_a_request_while_decoding_does_not_end_the_decoder(digit_png)
         with pytest.raises(asyncio.CancelledError):
             await cancelled
         process.send_signal(signal.SIGCONT)
-        image = await decoders.decode(digit_png, 1, Inputs(size=(28, 28)), False, 28)
+        image = await decoders.decode(digit_png, 1, Inputs(size=(28, 28)), crop=False, max_side=28)
         assert process.returncode is None
         await decoders.stop()
         return image  # (1, 28, 28), uint8

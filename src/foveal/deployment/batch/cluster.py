@@ -2,8 +2,8 @@
 
 Ray Data distributes the shards (groups of consecutive images) to actors, which are processes that
 hold the model. On CPUs an actor also reads and decodes its shard, and pixels never leave its
-process. For GPUs, separate processes, the readers, decode on all CPUs, and pixels pass through
-Ray's object store.
+process. If the actors use GPUs, other processes, called readers, decode the images on all CPUs, and
+the pixels pass to the actors through Ray's object store.
 """
 
 import logging
@@ -36,9 +36,10 @@ from foveal.models import ImageModel, as_classifier, build_model
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-# Readers request no CPU, and their number is limited. If they requested CPUs, actors could reserve
-# all of them and block the readers forever: with whole CPUs on a small cluster, or with half CPUs
-# when nodes die and their actors restart on the remaining nodes.
+# Readers request no CPU; instead, their number is limited. If they requested CPUs, the actors could
+# reserve all CPUs and block the readers forever. If each actor requested a whole CPU, this would
+# happen on a small cluster; with half a CPU per actor, it would happen when nodes die and their
+# actors restart on the remaining nodes.
 _READER_CPUS, _ACTOR_CPUS = 0, 0.5
 _READER_THREADS = 4  # per reader; they mostly wait for a disk or an object store
 _BATCHES_AHEAD = 2  # batches decoded while one is predicted
@@ -139,25 +140,25 @@ def predict_on_ray(
     device, cpus, actors = _resources(job)
     data: Dataset = ray.data.from_arrow([_shard_row(job, shard) for shard in shards])
     read = partial(_read, shape=job.shape, batch_size=job.batch_size)
-    readers = device == "cuda" if readers is None else readers
+    if readers is None:
+        readers = device == "cuda"
     if readers:
         data = _read_separately(data, read, cpus)
     batches = data.map_batches(
         _Predictor,
         fn_constructor_args=(network.settings(), ray.put(weights), _unpack if readers else read),
-        fn_constructor_kwargs={"model": job.model, "device": device, "draws": job.explain},
+        fn_constructor_kwargs={"model": job.model, "device": device, "explain": job.explain},
         batch_size=1,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors),
         num_cpus=_ACTOR_CPUS,
         num_gpus=int(device == "cuda"),
     )
-    for row in batches.iter_rows():
-        yield _to_batch(row)
+    yield from map(_to_batch, batches.iter_rows())
 
 
 def _quiet_ray_data() -> None:
-    """Turn off Ray Data's progress bars and messages; `predict` has its own (`bar`)."""
+    """Turn off Ray Data's progress bars and messages, because `predict` shows its own progress."""
     from ray.data import DataContext
 
     context = DataContext.get_current()
@@ -167,7 +168,7 @@ def _quiet_ray_data() -> None:
 
 
 def _resources(job: Job) -> tuple[str, int, int]:
-    """Return the device of a job, and the numbers of CPUs and of actors.
+    """Return the device of a job, the number of CPUs of the cluster, and the number of actors.
 
     Raises:
         UserError: the device is `cuda`, but the cluster has no GPU.
@@ -182,36 +183,42 @@ def _resources(job: Job) -> tuple[str, int, int]:
 
 
 def _shard_row(job: Job, shard: int) -> pa.Table:
-    """Return the listing of a shard as a table of one row, because Ray may separate rows."""
+    """Return the listing of a shard as a table.
+
+    The table has only one row, whose columns hold lists, because Ray may send rows to different
+    processes. `parquet_rows` holds the row of each image in its Parquet file, or None.
+    """
     items = job.listing.items(shard)
     return pa.table(
         {
             "shard": [shard],
             "paths": pa.array([[os.fsencode(item.path) for item in items]], pa.list_(pa.binary())),
-            "rows": pa.array([[item.row for item in items]], pa.list_(pa.int64())),
+            "parquet_rows": pa.array([[item.row for item in items]], pa.list_(pa.int64())),
         }
     )
 
 
-_NumberedBatch = tuple[int, int, Decoded]  # index of the shard, of the batch in it, the batch
+# The index of a shard, the index of a batch in that shard, and the decoded batch.
+_NumberedBatch = tuple[int, int, Decoded]
 
 
 def _read(table: pa.Table, shape: Shape, batch_size: int) -> Iterator[_NumberedBatch]:
     """Read and decode the shards in a table of `_shard_row`, a few batches ahead of the model."""
-    for row in table.to_pylist():
+    for shard in table.to_pylist():
         items = [
-            Item(os.fsdecode(path), index)
-            for path, index in zip(row["paths"], row["rows"], strict=True)
+            Item(os.fsdecode(path), parquet_row)
+            for path, parquet_row in zip(shard["paths"], shard["parquet_rows"], strict=True)
         ]
         threads = reader_count(items, _READER_THREADS)
         with without_warnings(), ThreadPoolExecutor(threads) as pool:
             decodings = decode_ahead(items, batch_size, shape, pool)
+            # Advancing `decodings` starts the decoding of one more batch.
             waiting = deque(islice(decodings, _BATCHES_AHEAD))
             for index in count():
                 waiting.extend(islice(decodings, 1))
                 if not waiting:
                     break
-                yield row["shard"], index, waiting.popleft().result()
+                yield shard["shard"], index, waiting.popleft().result()
 
 
 def _read_separately(
@@ -230,7 +237,7 @@ def _read_separately(
 def _read_packed(
     table: pa.Table, read: Callable[[pa.Table], Iterator[_NumberedBatch]]
 ) -> Iterator[pa.Table]:
-    """Yield each decoded batch of shards as a table of one row, because Ray may separate rows."""
+    """Yield each decoded batch of shards as a table of one row, as `_shard_row` does for shards."""
     for batch in read(table):
         yield _pack(*batch)
 
@@ -259,7 +266,8 @@ def _pack(shard: int, index: int, decoded: Decoded) -> pa.Table:
 def _unpack(table: pa.Table) -> Iterator[_NumberedBatch]:
     """Yield the batch in a table from `_pack`; its images are views of the table's memory."""
     (row,) = table.drop_columns("pixels").to_pylist()
-    all_pixels = np.frombuffer(table.column("pixels")[0].as_buffer(), np.uint8)
+    (pixel_buffer,) = table.column("pixels")
+    all_pixels = np.frombuffer(pixel_buffer.as_buffer(), np.uint8)
     images: list[torch.Tensor | None] = []
     offset = 0
     for shape in row["shapes"]:
@@ -279,9 +287,9 @@ class _Predictor:
         settings: settings of the model for `build_model`.
         weights: weights by name, or a reference to them.
         to_batches: converts an input table to batches: `_read` or `_unpack`.
-        model: name of the model, for the rows.
+        model: name of the model, which is written into each row of the output.
         device: `cpu` or `cuda`.
-        draws: whether to draw explanations.
+        explain: whether to draw the explanations.
     """
 
     def __init__(
@@ -292,11 +300,11 @@ class _Predictor:
         *,
         model: str,
         device: str,
-        draws: bool,
+        explain: bool,
     ):
         import ray
 
-        keep_freed_memory()
+        keep_freed_memory()  # makes prediction on a CPU faster
         arrays = ray.get(weights) if isinstance(weights, ray.ObjectRef) else weights
         network = as_classifier(build_model(settings), "The model is not a classifier.")
         network.load_state_dict(
@@ -305,7 +313,7 @@ class _Predictor:
         self.network = network.eval().to(device)
         self.to_batches = to_batches
         self.model = model
-        self.draw = draw if draws else None
+        self.draw_function = draw if explain else None
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         """Yield the predictions for each batch as a table of one row, which `_to_batch` reads."""
@@ -313,13 +321,13 @@ class _Predictor:
             # Views of the object store are read-only, and the model does not write to them.
             warnings.filterwarnings("ignore", message=".*not writable.*")
             for shard, index, batch in self.to_batches(table):
-                rows, pictures = predict_batch(self.network, self.model, batch, self.draw)
+                rows, pictures = predict_batch(self.network, self.model, batch, self.draw_function)
                 yield pa.table(
                     {
                         "shard": [shard],
                         "index": [index],
                         "rows": pa.array([_as_bytes(rows)], pa.large_binary()),
-                        "indices": pa.array([list(pictures)], pa.list_(pa.int64())),
+                        "picture_rows": pa.array([list(pictures)], pa.list_(pa.int64())),
                         "pictures": pa.array(
                             [list(pictures.values())], pa.list_(pa.large_binary())
                         ),
@@ -335,6 +343,7 @@ def _as_bytes(rows: pa.Table) -> bytes:
 
 
 def _to_batch(row: dict[str, Any]) -> Batch:
+    """Return the batch in a row of a table that `_Predictor` has yielded."""
     rows = pa.ipc.open_stream(row["rows"]).read_all()
-    pictures = dict(zip(row["indices"], row["pictures"], strict=True))
+    pictures = dict(zip(row["picture_rows"], row["pictures"], strict=True))
     return Batch(int(row["shard"]), int(row["index"]), rows, pictures)

@@ -25,7 +25,8 @@ class Job:
         batch_size: images per forward pass.
         explain: whether to draw each explanation.
         device: `cpu`, `cuda` or `auto`, which uses GPUs if there are any.
-        workers: parallel models; None for one per CPU or GPU.
+        workers: number of batches that are predicted in parallel; None for a number that suits the
+            engine and its CPUs or GPUs.
     """
 
     model: str

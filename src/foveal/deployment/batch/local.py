@@ -40,7 +40,7 @@ def predict_locally(network: ImageModel, job: Job, shards: Iterable[int]) -> Ite
     network = network.to(device)
     max_waiting = 2 * workers
     waiting: deque[Future[Batch]] = deque()
-    items = job.listing.items(0)
+    items = job.listing.items(0)  # the first shard, from which the others are assumed to be alike
     is_remote = any("://" in item.path for item in items[:1])
     max_readers = _STORE_THREADS if is_remote else cpus
     with (

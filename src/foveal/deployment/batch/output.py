@@ -205,6 +205,11 @@ class Output:
     def finish(self, counts: tuple[int, ...], manifest: Mapping[str, object], tally: Tally) -> None:
         """Finish a run: if the output is one file, merge the shards into it and delete them.
 
+        Args:
+            counts: number of images in each shard.
+            manifest: manifest of the run, which is stored in the file.
+            tally: tally of all shards, which is stored in the file.
+
         Raises:
             UserError: the disk is full, the file cannot be written, or another program has
                 created a file at its path.

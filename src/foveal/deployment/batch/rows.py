@@ -96,8 +96,9 @@ def _indices_by_shape(images: Sequence[Tensor | None]) -> dict[tuple[int, ...], 
 def draw(explanation: Explanation, index: int, title: str) -> bytes:
     """Return the explanation of one image as a PNG."""
     file = io.BytesIO()
+    _, _, short_title = title.rpartition("/")  # without the folder, if the title is a path
     with _drawing_lock:
-        save_figure(explanation.figure(index, title=title.rpartition("/")[2]), file)
+        save_figure(explanation.figure(index, title=short_title), file)
     return file.getvalue()
 
 

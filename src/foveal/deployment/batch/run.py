@@ -26,7 +26,8 @@ from foveal.models import ImageModel, Inputs, as_classifier
 ENGINES = ("local", "ray")
 DEVICES = ("auto", "cpu", "cuda")
 SHARD_SIZE = 2048  # images
-# Opens a progress bar for a unit, a total, and the number finished before; yields its update.
+# Opens a progress bar. Its arguments are the unit, the total, and the number finished before. The
+# context yields a function that is called with the number of units finished since its last call.
 Bar = Callable[[str, int, int], AbstractContextManager[Callable[[int], None]]]
 
 
@@ -44,15 +45,15 @@ class Settings(TypedDict):
 
 @dataclass(frozen=True)
 class Predicted:
-    """Summary of a finished run.
+    """The summary of a finished run, which `predict` returns.
 
     Attributes:
         out: folder or file that holds the rows.
-        images: number of rows.
+        images: number of images, and so of rows.
         errors: number of images that could not be read.
         resized: number of images that were resized to the model's size.
         noted: number of images with a note, such as a guessed value range.
-        skipped_lines: text about skipped files of the source, or empty.
+        skipped_lines: report on the files of the source that were skipped, or an empty text.
         size: height and width in pixels that the model expects, or None.
         new: number of rows that this call added; the others were finished before.
         seconds: duration of this call.
@@ -85,7 +86,7 @@ def predict(
     runtime: str = "torch",
     bar: Bar | None = None,
 ) -> Predicted:
-    """Predict the images of a source and write a row for each, into Parquet files.
+    """Run a model on the images of a source, and write one row per image into Parquet files.
 
     The row of an image that cannot be read has no prediction, but an `error`.
 
@@ -97,14 +98,14 @@ def predict(
         address: address of a Ray cluster; None for RAY_ADDRESS if it is set, else this machine.
         resume: keep the finished shards of a run with the same settings, and predict the rest.
         explain: also draw the explanation of each image, as a PNG.
-        batch_size: images per forward pass; None to choose by image size.
+        batch_size: images per forward pass; None for about 2**20 pixels, but 16 to 1,024 images.
         shard_size: images per shard.
-        workers: number of batches predicted in parallel; None for one per CPU, or a number that
-            suits the GPUs.
+        workers: number of batches predicted in parallel; None for one per CPU or, on GPUs, for
+            a number that the engine chooses.
         device: `auto`, `cpu` or `cuda`.
         runtime: `torch`, or `onnx`, which runs on CPUs with the local engine.
         bar: opens a progress bar. It is called with the unit, the total, and the number finished
-            before, and yields a function that is called with each number of images finished.
+            before. Its context yields a function that receives the size of each finished batch.
 
     Raises:
         UserError: the model, the source or the output cannot be used, the output holds a run
@@ -113,29 +114,29 @@ def predict(
     start_time = time.perf_counter()
     _check_paths(model=model, source=source, out=out)
     _check_options(engine, device, address, batch_size, shard_size, workers)
-    keep_freed_memory()
+    keep_freed_memory()  # makes prediction on a CPU faster
     network = _classifier(model, runtime)
-    if onnx.about(network) is not None:
+    if onnx.about(network) is not None:  # run by ONNX Runtime, as every .onnx file is
         device = _onnx_device(engine, device)
     output = Output(Path(out))
     settings = _settings(model, network, source, batch_size, shard_size, explain)
     with _connection(engine, address), output.locked():
         manifest = _begin_or_resume(output, str(source), settings, network, resume)
-        if output.one_file and output.out.exists():
-            tally, new = output.tally_of_file(), 0
+        if output.one_file and output.out.exists():  # written last, so the run is finished
+            tally, new_count = output.tally_of_file(), 0
         else:
             job = Job(
                 str(model),
                 Shape(network.inputs.sizing, network.in_channels),
                 Listing.open(output.listing),
                 settings["batch_size"],
-                explain,
-                device,
-                workers,
+                explain=explain,
+                device=device,
+                workers=workers,
             )
             predict_shards = partial(_engine(engine), network, job)
-            tally, new = _run(predict_shards, job, output, manifest, bar)
-    return _summary(output, tally, new, manifest, network.inputs.size, start_time)
+            tally, new_count = _run(predict_shards, job, output, manifest, bar)
+    return _summary(output, tally, new_count, manifest, network.inputs.size, start_time)
 
 
 def _settings(
@@ -212,7 +213,7 @@ def _classifier(model: str | Path, runtime: str) -> ImageModel:
 
 
 def _batch_size(inputs: Inputs) -> int:
-    """Return the number of images that together have 2**20 pixels, but from 16 to 1,024."""
+    """Return a batch size of about 2**20 pixels in total, limited to 16 to 1,024 images."""
     height, width = inputs.usual_size or (1, 1)
     return max(16, min(1_024, 2**20 // (height * width)))
 
@@ -329,16 +330,17 @@ def _with_progress(batches: Iterable[Batch], advance: Callable[[int], None]) -> 
 def _summary(
     output: Output,
     tally: Tally,
-    new: int,
+    new_count: int,
     manifest: Mapping[str, object],
     size: tuple[int, int] | None,
     start_time: float,
 ) -> Predicted:
+    """Return the summary of a run; `new_count` is the number of rows that this call added."""
     return Predicted(
         out=output.out,
-        **vars(tally),
+        **vars(tally),  # images, errors, resized and noted
         skipped_lines=str(manifest.get("skipped_lines", "")),
         size=size,
-        new=new,
+        new=new_count,
         seconds=time.perf_counter() - start_time,
     )

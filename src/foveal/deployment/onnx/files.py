@@ -14,10 +14,16 @@ if TYPE_CHECKING:
 
 
 class Exported(NamedTuple):
-    """The graphs of an exported model."""
+    """The graphs of an exported model: the main graph, and the graphs in the files beside its file.
 
-    graph: "ModelProto"  # the main graph, whose metadata describe the model
-    beside: Mapping[str, "ModelProto"] = {}  # additional graphs, by part
+    Attributes:
+        graph: the main graph, whose metadata describe the model.
+        beside: the additional graphs by part, which is the name of a graph such as `patches`. Only
+            a high-resolution model has additional graphs.
+    """
+
+    graph: "ModelProto"
+    beside: Mapping[str, "ModelProto"] = {}
 
 
 def write_onnx(proto: "ModelProto", path: Path, beside: Mapping[str, "ModelProto"] = {}) -> None:

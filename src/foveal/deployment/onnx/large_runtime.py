@@ -146,6 +146,6 @@ def _check_patch_shape(head: Head, proto: "ModelProto") -> None:
     for graph_input in proto.graph.input:
         if graph_input.name == PATCHES:
             shape = [length.dim_value for length in graph_input.type.tensor_type.shape.dim]
-            if shape[1:] == expected:
+            if shape[1:] == expected:  # the first dimension is that of the batch
                 return
     raise UserError("The ONNX file's metadata are damaged: the patches have another shape.")

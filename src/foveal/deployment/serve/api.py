@@ -97,7 +97,7 @@ class Studio:
         for name, data in request.files:
             try:
                 image = await self.decoders.decode(
-                    data, channels, model.inputs, options.fit == "crop", max_side
+                    data, channels, model.inputs, crop=options.fit == "crop", max_side=max_side
                 )
             except Refused as refused:
                 raise Refused(refused.status, f"{name[:80]}: {refused.detail}") from None

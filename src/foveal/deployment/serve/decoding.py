@@ -70,7 +70,7 @@ class Decoders:
             task.exception()  # asyncio would log an exception that nobody retrieves
 
     async def decode(
-        self, data: bytes, channels: int, inputs: Inputs, crop: bool, max_side: int
+        self, data: bytes, channels: int, inputs: Inputs, *, crop: bool, max_side: int
     ) -> np.ndarray:
         """Return an image (C, H, W), uint8, resized to the size that a model expects.
 

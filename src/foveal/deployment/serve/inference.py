@@ -73,7 +73,8 @@ def _explain_one(task: Task) -> Result | Refused:
     """Return the result of one task, or its refusal."""
     try:
         explanation = _explanation(task)
-        result: Result = explanation.to_dicts(task.options.top)[0]
+        result: Result
+        (result,) = explanation.to_dicts(task.options.top)  # of one image
         if "pictures" in task.options.show:
             result["pictures"] = pictures(explanation)
         if "maps" in task.options.show and explanation.maps is not None:
@@ -169,13 +170,14 @@ def _evidence(task: Task, explanation: Explanation) -> Result | None:
 
 def _predict_masked(task: Task, images: Tensor) -> Result:
     """Return the predictions of a task's model, and of its judge if any, for a masked image."""
-    result = task.model.explain(images).to_dicts(task.options.top)[0]
+    (result,) = task.model.explain(images).to_dicts(task.options.top)  # of one image
     keys = ("prediction", "probabilities", "rebuilding_mse")
     prediction: Result = {key: result[key] for key in keys if key in result}
     judge = task.model.judge
     if judge is not None and "prediction" in prediction:
-        judge_result = judge.load().explain(images).to_dicts(1)[0]
-        prediction["judge"] = {"model": judge.name, **judge_result["probabilities"][0]}
+        (judge_result,) = judge.load().explain(images).to_dicts(top=1)
+        (predicted_class,) = judge_result["probabilities"]  # its name and its probability
+        prediction["judge"] = {"model": judge.name, **predicted_class}
     if "pictures" in task.options.show:
         prediction["picture"] = data_url(images[0])
     return prediction

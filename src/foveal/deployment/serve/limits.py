@@ -7,18 +7,19 @@ MEGABYTE = 1_000_000
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits on requests, which are the same for all clients.
+    """Limits on requests: each attribute is a maximum, and is the same for all clients.
 
     Attributes:
         body_bytes: bytes of a request body.
         held_bytes: bytes of all bodies that are being received or processed.
         decoded_bytes: bytes of all decoded images that wait for a model.
-        pixels: pixels per image, checked in its header before it is decoded.
-        images: images per request.
-        waiting: images that wait for a model; more are refused with 429.
-        slow_waiting: images that wait for a post-hoc method; more are refused with 429.
-        requests: requests that are received or processed at a time; more are refused with 429.
-        connections: connections that are open at a time; more are refused with 429.
+        pixels: number of pixels per image, checked in its header before it is decoded.
+        images: number of images per request.
+        waiting: number of images that wait for a model; more are refused with 429.
+        slow_waiting: number of images that wait for a post-hoc method; more are refused with 429.
+        requests: number of requests that are received or processed at a time; more are refused
+            with 429.
+        connections: number of connections that are open at a time; more are refused with 429.
         head_bytes: bytes of a request's head, which is the request line and the headers.
         head_seconds: time in which a client must send the head of a request.
         body_seconds: time in which a client must send a body.

@@ -41,11 +41,13 @@ class ServedModel:
         self.folder = zoo.folder(source)
         self.card = zoo.card(source)
         settings = zoo.settings(source)
-        self.kind = model_type(split_name("model", MODELS, settings)[0])
+        type_name, _ = split_name("model", MODELS, settings)
+        self.kind = model_type(type_name)
         self.inputs = Inputs.from_settings(settings.get("inputs", {}))
         self.abilities = self.kind.abilities_with(settings)
         # Supported explanation methods, the model's own first.
         self.methods = [name for name, kind in EXPLAINERS.items() if kind.needs <= self.abilities]
+        # Name of the dataset that the model was trained on, or None if its card does not state it.
         self.trained_on: str | None = self.card.get("trained_on")
         # A classifier trained independently, to tell how much evidence a region contains.
         self.judge: ServedModel | None = None

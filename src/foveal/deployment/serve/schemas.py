@@ -136,7 +136,7 @@ def _parse_json(text: bytes, name: str) -> object:
 
 def _decode_base64(text: str, name: str) -> bytes:
     if text.startswith("data:"):
-        text = text.partition(",")[2]
+        _, _, text = text.partition(",")
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -152,6 +152,6 @@ def _validate(schema: type[Schema], values: object) -> Schema:
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        details = error.errors(include_url=False, include_input=False)[0]
+        details, *_ = error.errors(include_url=False, include_input=False)
         field = ".".join(str(part)[:40] for part in details["loc"]) or "the body"
         raise Refused(422, f"{field}: {details['msg']}.") from None

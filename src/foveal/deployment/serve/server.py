@@ -79,7 +79,8 @@ def serve(
     torch.set_num_threads(1)  # small models gain nothing from more threads
     sys.setswitchinterval(SWITCH_SECONDS)
     display_host = f"[{host}]" if ":" in host else host
-    notify(f"Foveal Studio: http://{display_host}:{listener.getsockname()[1]} (Ctrl+C to stop)")
+    _, bound_port, *_ = listener.getsockname()  # an IPv6 address has further elements
+    notify(f"Foveal Studio: http://{display_host}:{bound_port} (Ctrl+C to stop)")
     app = build_app(models, limits, credentials)
     uvicorn.Server(uvicorn_config(app, limits)).run(sockets=[listener])
 

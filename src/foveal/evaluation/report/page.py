@@ -1,4 +1,7 @@
-"""HTML report of models: first pictures, then figures, which are the values of metrics."""
+"""HTML report of models: first pictures, then a table of the values of metrics.
+
+`figure` means a figure of matplotlib in this module, a plot that is not yet a picture.
+"""
 
 import base64
 import contextlib
@@ -33,7 +36,7 @@ class ReportEntry:
 
     Attributes:
         name: name of the model.
-        card: its card (recipe and versions), with the figures of `foveal evaluate --json`.
+        card: its card (recipe and versions), with the values that `foveal evaluate --json` prints.
         explanation: explanation of B test images, which are the same in every entry.
         labels: (B,) true classes of these images.
         curve: training curves, the columns of metrics.csv by name; or None.
@@ -67,15 +70,15 @@ def write_report(
         raise UserError("Expected at least 1 model to report on, but got none.")
     classifiers = [entry for entry in entries if _is_classifier(entry)]
     page = render(
-        "demo.html",
+        "demo.html",  # the template of every report of models, not only of `foveal demo`
         title=title,
-        lead=_lead(classifiers[0] if classifiers else entries[0]),
+        lead=_lead_picture(classifiers[0] if classifiers else entries[0]),
         models=[_model_values(entry, _columns(entries)) for entry in entries],
         columns=_columns(entries),
         curves=_curves(entries),
         frontier=_frontier(entries),
         data=entries[0].card.get("data", ""),
-        images=entries[0].card.get("images", len(entries[0].labels)),
+        images=entries[0].card.get("images", len(entries[0].labels)),  # their number
     )
     path = Path(out) / "index.html"
     write_text(path, page)
@@ -91,7 +94,7 @@ def render(template: str, **values: object) -> str:
         template: file name of the template.
         values: values by their names in the template.
     """
-    with extra("jinja2", "report"):
+    with extra("jinja2", "report"):  # without jinja2, the error names the extra to install
         from jinja2 import Environment, PackageLoader, select_autoescape
 
     loader = PackageLoader("foveal.evaluation", "report")
@@ -108,6 +111,10 @@ def _printable_value(value: object) -> object:
 
 def write_text(path: Path, content: str | bytes) -> None:
     """Write a file atomically; its folder is created if missing.
+
+    Args:
+        path: path of the file.
+        content: text, which is encoded as UTF-8; or bytes, which are written unchanged.
 
     Raises:
         UserError: the file cannot be written.
@@ -131,8 +138,11 @@ def inline(figure: "Figure") -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _lead(entry: ReportEntry) -> dict[str, object]:
-    """Return the page's first picture, of one explained image, with the texts of its caption."""
+def _lead_picture(entry: ReportEntry) -> dict[str, object]:
+    """Return the first picture of the page, which shows one explained image, and its texts.
+
+    The texts are the name of the model, its prediction and the picture's alternative text.
+    """
     index = _typical_index(entry)
     explanation = entry.explanation[index]
     if not _is_classifier(entry):
@@ -172,10 +182,10 @@ def _typical_index(entry: ReportEntry) -> int:
 
 
 def _detail(entry: ReportEntry) -> str | None:
-    """Return a picture of a few images' attention maps, or of one image's patches.
+    """Return an enlarged picture of a classifier's evidence, or None if it has neither kind.
 
-    There is a map for each depth, which is a stage of the backbone. Return None for a model with
-    neither maps nor patches.
+    It shows the attention maps of a few images, with a map for each depth (a stage of the
+    backbone), or the patches of one image.
     """
     if entry.explanation.maps is not None:
         indices = _evenly_spaced_indices(entry, DETAIL_IMAGES)
@@ -239,7 +249,10 @@ def _curves(entries: Sequence[ReportEntry]) -> str | None:
 
 
 def _frontier(entries: Sequence[ReportEntry]) -> str | None:
-    """Return a plot of accuracy against the fraction of the image used, or None without figures."""
+    """Return a plot of accuracy against the fraction of the image that is used.
+
+    Return None if no model has both values.
+    """
     points = [
         (entry.name, entry.card["evidence_fraction"], entry.card["accuracy"])
         for entry in entries

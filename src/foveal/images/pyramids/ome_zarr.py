@@ -54,7 +54,7 @@ class Zarr(Pyramid):
         for array in arrays:
             _check_array(array)
         self.axes = axes
-        self.channels = _length(arrays[0].shape, axes, "c", 1)
+        self.channels = _length(arrays[0].shape, axes, "c", default=1)
         if self.channels not in (1, 3):
             raise UserError(f"it has {self.channels} channels: store 1 (greyscale) or 3 (colour)")
         sizes = [_height_width(array.shape, axes) for array in arrays]
@@ -120,15 +120,16 @@ def _arrays_and_axes(node: Any) -> tuple[list["Array[Any]"], str]:
     multiscales = attributes.get("ome", attributes).get("multiscales")
     if not multiscales:
         raise UserError("the zarr group is not an OME-Zarr image: it has no multiscales")
-    arrays = [node[dataset["path"]] for dataset in multiscales[0]["datasets"]]
-    axis_list = multiscales[0].get("axes") or list("tczyx")[-len(arrays[0].shape) :]
-    axes = "".join(
+    image = multiscales[0]  # a group may describe several images
+    arrays = [node[dataset["path"]] for dataset in image["datasets"]]
+    axis_list = image.get("axes") or list("tczyx")[-len(arrays[0].shape) :]
+    axes = "".join(  # the first letter of each name
         (axis if isinstance(axis, str) else axis["name"])[0].lower() for axis in axis_list
     )
     if not set("yx") <= set(axes) or len(axes) != len(arrays[0].shape):
         raise UserError(f"unsupported axes {axes}: expected y, x and perhaps c")
     for axis in set(axes) - set("cyx"):
-        if _length(arrays[0].shape, axes, axis, 1) != 1:
+        if _length(arrays[0].shape, axes, axis, default=1) != 1:
             raise UserError(f"contains a stack of images (axes {axes}): store one image per file")
     return arrays, axes
 
@@ -150,12 +151,12 @@ def _length(shape: tuple[int, ...], axes: str, axis: str, default: int) -> int:
 
 
 def _height_width(shape: tuple[int, ...], axes: str) -> tuple[int, int]:
-    return _length(shape, axes, "y", 1), _length(shape, axes, "x", 1)
+    return _length(shape, axes, "y", default=1), _length(shape, axes, "x", default=1)
 
 
 def _check_array(array: "Array[Any]") -> None:
     """Raise UserError if an array has unsupported pixels or codecs."""
-    if array.dtype.kind not in "buf":
+    if array.dtype.kind not in "buf":  # booleans, unsigned integers, floats
         raise UserError(f"unsupported pixels of {array.dtype}: store unsigned integers")
     for name in _codecs(array.metadata.to_dict()):
         codec = name.lower().removeprefix("numcodecs.")

@@ -126,7 +126,8 @@ class BlockCache:
         self.kept[key] = block
         self.bytes += block.nbytes
         while self.bytes > self.budget and len(self.kept) > 1:
-            self.bytes -= self.kept.popitem(last=False)[1].nbytes
+            _, least_recent = self.kept.popitem(last=False)
+            self.bytes -= least_recent.nbytes
         return block
 
 

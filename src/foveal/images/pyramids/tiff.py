@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 NODATA, ORIENTATION, MAXIMUM, DESCRIPTION = 42113, 274, 281, 270  # numbers of tags
 UPRIGHT = 1  # value of the tag ORIENTATION
-# Values of the photometric interpretation; INVERTED and BLACK are grey, where 0 is white or black.
+# Values of the photometric interpretation. INVERTED and BLACK are greyscale: a pixel of 0 is white
+# if INVERTED, and black if BLACK.
 INVERTED, BLACK, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
 INTERLEAVED, SEPARATE = 1, 2  # planar configurations: channels together, or one after the other
 JPEGS = (6, 7, 34892, 33003, 33005, 33007)  # compressions whose decoders convert YCbCr to RGB
@@ -41,7 +42,7 @@ class Tiff(Pyramid):
         path: path of the file.
 
     Raises:
-        UserError: tifffile is not installed, or the file cannot be read in part.
+        UserError: tifffile is not installed, or single blocks of the file cannot be read.
     """
 
     def __init__(self, path: Path):
@@ -59,7 +60,8 @@ class Tiff(Pyramid):
         self.pages = [page for page in pages if _channels(page) == self.channels]
         sizes = [(page.imagelength, page.imagewidth) for page in self.pages]
         self.levels = make_levels(sizes, [_block_size(page) for page in self.pages])
-        # Of several pages of the same size, the first is a level.
+        # Of several pages of the same size, only the first is a level. It is the last one here that
+        # is stored under its size, because the pages are in reverse order.
         by_size = {(page.imagelength, page.imagewidth): page for page in reversed(self.pages)}
         self.pages = [by_size[level.size] for level in self.levels]
         self.blocks = BlockCache()
@@ -121,13 +123,14 @@ class Tiff(Pyramid):
                 raise UserError("the file is truncated")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                segment = page.decode(data, index, jpegtables=page.jpegtables)[0]
+                pixels, _, _ = page.decode(data, index, jpegtables=page.jpegtables)
         except Exception as error:  # decoders raise almost anything on broken tiles
+            x, y = corner_px
             raise UserError(
-                f"the pixels at ({corner_px[0]}, {corner_px[1]}) are broken: {one_line(error, 120)}"
+                f"the pixels at ({x}, {y}) are broken: {one_line(error, 120)}"
             ) from None
-        assert segment is not None  # it is None only for an empty segment
-        return segment[0]
+        assert pixels is not None  # they are None only for an empty segment
+        return pixels[0]  # of (depth, height, width, samples); `_check` has ensured a depth of 1
 
     def _read_rows(self, page: "TiffPage", block_row: int) -> np.ndarray:
         """Return a block of rows of an image that is uncompressed and contiguous in the file."""
@@ -160,7 +163,8 @@ def _open(path: Path) -> tuple["TiffFile", list["TiffPage"]]:
         raise UserError(f"cannot be opened: {error.strerror or error}") from None
     except Exception as error:  # tifffile raises almost anything on broken files
         raise UserError(f"not a TIFF file, or truncated: {one_line(error, 120)}") from None
-    if "".join(sorted(series.axes)) not in ("XY", "SXY"):
+    # An image has the axes Y and X, and perhaps S for samples (channels), in any order.
+    if sorted(series.axes) not in (["X", "Y"], ["S", "X", "Y"]):
         file.close()
         raise UserError(
             f"contains a stack of images (axes {series.axes}): store one image per file"
@@ -169,14 +173,14 @@ def _open(path: Path) -> tuple["TiffFile", list["TiffPage"]]:
 
 
 def _check(page: "TiffPage", file_bytes: int) -> None:
-    """Raise UserError unless a page can be read in part, and its pixels are all in the file."""
+    """Raise UserError unless single blocks of a page can be read, and all are in the file."""
     if page.imagedepth != 1 or page.photometric not in (INVERTED, BLACK, RGB, PALETTE, YCBCR):
         raise UserError(f"unsupported pixels ({page.photometric!s}): store RGB or greyscale")
     if page.photometric == YCBCR and page.compression not in JPEGS:
         raise UserError("YCbCr is supported in JPEG compression only: store RGB")
     if page.tags.valueof(ORIENTATION, UPRIGHT) != UPRIGHT:
         raise UserError("the file is marked as rotated or mirrored: store it upright")
-    if page.dtype is None or page.dtype.kind not in "buf":
+    if page.dtype is None or page.dtype.kind not in "buf":  # booleans, unsigned integers, floats
         raise UserError(f"unsupported pixels of {page.dtype}: store unsigned integers")
     if _channels(page) not in (1, 3):
         raise UserError(f"it has {_channels(page)} channels: store 1 (greyscale) or 3 (colour)")
@@ -202,6 +206,7 @@ def _is_contiguous(page: "TiffPage") -> bool:
     """Return whether the pixels are uncompressed and contiguous in the file, row by row."""
     is_complete = sum(page.databytecounts) >= page.nbytes
     is_interleaved = page.planarconfig == INTERLEAVED
+    # `is_final`: tifffile finds the pixels stored as they are, except for their byte order.
     return bool(not page.is_tiled and page.is_final and is_interleaved and is_complete)
 
 
@@ -222,7 +227,8 @@ def _missing_tile(page: "TiffPage", corner_px: tuple[int, int]) -> np.ndarray:
         UserError: the file gives no value for such pixels.
     """
     if NODATA not in page.tags:
-        raise UserError(f"the tile at ({corner_px[0]}, {corner_px[1]}) is missing")
+        x, y = corner_px
+        raise UserError(f"the tile at ({x}, {y}) is missing")
     height, width = _block_size(page)
     samples = 1 if page.planarconfig == SEPARATE else page.samplesperpixel
     return np.full((height, width, samples), page.nodata, dtype=page.dtype)
@@ -242,10 +248,11 @@ def _colours(pixels: np.ndarray, page: "TiffPage") -> np.ndarray:
     colours = fractions[..., : _channels(page)]
     if page.photometric == INVERTED:
         colours = 1 - colours
-    alpha_kinds = [int(kind) for kind in page.extrasamples]
-    if alpha_kinds and alpha_kinds[0] in (ASSOCIATED, UNASSOCIATED):
+    # Of several extra samples, the first is alpha; it follows the colours.
+    alpha_kind = next(map(int, page.extrasamples), None)
+    if alpha_kind in (ASSOCIATED, UNASSOCIATED):
         alpha = fractions[..., _channels(page), None]
-        if alpha_kinds[0] == UNASSOCIATED:
+        if alpha_kind == UNASSOCIATED:
             colours = colours * alpha
         colours = colours + 1 - alpha
     return np.ascontiguousarray(colours)
@@ -254,5 +261,7 @@ def _colours(pixels: np.ndarray, page: "TiffPage") -> np.ndarray:
 def _bits(page: "TiffPage") -> int:
     """Return the bits per integer that the file declares, or else those of the stored type."""
     maximum, description = (page.tags.valueof(tag) for tag in (MAXIMUM, DESCRIPTION))
-    declared = tiff_bits(page.bitspersample, False, maximum, description)
+    declared = tiff_bits(
+        page.bitspersample, is_signed=False, maximum=maximum, description=description
+    )
     return int(page.bitspersample) if declared is None else declared
