@@ -74,9 +74,9 @@ def is_external(url):
     return not url.startswith(("http://127.0.0.1:", "data:", "blob:http://127.0.0.1:"))
 
 
-def save_screenshot(page, name):
+def save_screenshot(page, name, full_page=True):
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=full_page)
 
 
 def wait_for_result(page, action):
@@ -321,7 +321,7 @@ def test_the_page_opens_with_the_first_model_of_the_command(chromium):
 
 
 def test_two_models_are_shown_side_by_side(open_page):
-    page = open_page()
+    page = open_page(viewport={"width": 1280, "height": 1100})
     page.click("#compare")
     page.wait_for_selector(".panel >> nth=1 >> .parts figure")
     wait_until_idle(page)
@@ -333,7 +333,8 @@ def test_two_models_are_shown_side_by_side(open_page):
     assert boxes[0]["y"] == boxes[1]["y"]
     assert [prediction(page, i) for i in (0, 1)] == ["3", "3"]
     assert page.locator(".panel >> nth=1 >> .parts img").count() == 3  # a map at each depth
-    save_screenshot(page, "two-models")
+    page.mouse.move(0, 0)
+    save_screenshot(page, "two-models", full_page=False)  # copied to docs/images/studio.png
     page.locator(".panel >> nth=1 >> .remove").click()
     assert page.locator(".panel").count() == 1
 
