@@ -23,7 +23,7 @@ from foveal import zoo
 from foveal.evaluation.report.original import DATASETS, PUBLISHED
 from foveal.evaluation.report.tables import markdown_table
 from foveal.foundation.columns import Column
-from foveal.foundation.files import write_json
+from foveal.foundation.files import read_json, write_json
 from foveal.metrics.registry import column_of, explanation_columns, model_columns
 
 ROOT = Path(__file__).parents[1]
@@ -311,6 +311,22 @@ def draw_pictures() -> None:
         rebuilding_grid(explanation).savefig(folder / "mnist-saliency.png")
 
 
+def draw_comparisons() -> None:
+    """Draw the plots of docs/report.md from the results of `make report`."""
+    from foveal.evaluation.report.compare_page import judged_points
+    from foveal.plotting import frontier, judged_curves, save_figure
+
+    for path in sorted((ROOT / "benchmarks" / "results" / "models").glob("*.json")):
+        results = read_json(path)
+        rows = results["models"]
+        points = [(row["model"], row["evidence_fraction"], row["accuracy"]) for row in rows]
+        plots = {"accuracy-evidence": frontier(points)}
+        if judged := judged_points(results["explanations"]):
+            plots["judged-evidence"] = judged_curves(judged)
+        for name, figure in plots.items():
+            save_figure(figure, ROOT / "docs" / "images" / f"{path.stem}-{name}.png")
+
+
 def draw_photograph(path: Path) -> None:
     """Draw a photograph with its explanation by the model of photographs.
 
@@ -341,6 +357,7 @@ def main() -> None:
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         path.write_text(fill(path.read_text(encoding="utf-8")), encoding="utf-8")
     draw_pictures()
+    draw_comparisons()
     draw_photograph(ROOT / "docs" / "images" / "imagenet-coffee.png")
 
 

@@ -120,9 +120,9 @@ def _plots(comparison: Comparison, logits: Mapping[str, Tensor]) -> dict[str, "F
             logarithmic=True,
         ),
     }
-    judged_points = _judged_points(comparison)
-    if judged_points:
-        plots["judged-evidence"] = plotting.judged_curves(judged_points)
+    points = judged_points(comparison.explanations)
+    if points:
+        plots["judged-evidence"] = plotting.judged_curves(points)
     curves = {candidate.name: zoo.curve(candidate.name) for candidate in comparison.candidates}
     accuracy_curves = {
         name: curve for name, curve in curves.items() if curve and "val_accuracy" in curve
@@ -132,13 +132,15 @@ def _plots(comparison: Comparison, logits: Mapping[str, Tensor]) -> dict[str, "F
     return plots
 
 
-def _judged_points(comparison: Comparison) -> dict[str, list[tuple[float, float]]]:
+def judged_points(
+    explanations: Sequence[Mapping[str, Any]],
+) -> dict[str, list[tuple[float, float]]]:
     """Return pairs (fraction of pixels shown, accuracy of the judge) for each explanation.
 
     There is one pair for patches, and one for each fraction of pixels at which maps are judged.
     """
     points: dict[str, list[tuple[float, float]]] = {}
-    for row in comparison.explanations:
+    for row in explanations:
         prefix, suffix = "sufficiency_at_", "%"
         pairs = [
             (float(name.removeprefix(prefix).removesuffix(suffix)) / 100, value)
