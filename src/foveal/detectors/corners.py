@@ -129,11 +129,7 @@ class Harris(Corners):
 class ShiTomasi(Corners):
     """The corners with the largest minimum eigenvalue of the structure tensor (Shi & Tomasi 1994).
 
-    Args:
-        keypoints: number K of keypoints.
-        radius: a corner has the highest response within this many pixels in x and y.
-        border: minimum distance of corners from the edge in pixels; pixels nearer to the edge are
-            chosen only if no others are left.
+    The arguments are those of `Corners`.
     """
 
     def __init__(self, keypoints: Keypoints, radius: Radius = 2, border: Border = 2):

@@ -17,8 +17,7 @@ def layer_cam(task: Task) -> Attributor:
     size of the image.
 
     Raises:
-        UserError: the model has no suitable layer, or the layer of the task cannot be used; see
-            `feature_layer`.
+        UserError: see `feature_layer`.
     """
     layer, as_features = feature_layer(task)
 

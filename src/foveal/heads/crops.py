@@ -158,10 +158,7 @@ class AttentionMixer(nn.Module):
 class TokenMixer(nn.Module):
     """A transformer layer over the vectors and their locations, then a weighted mean of the tokens.
 
-    Args:
-        in_features: dimension F of the vectors.
-        num_classes: number of classes.
-        width: dimension of a token, a multiple of `HEADS`.
+    The arguments are those of `AttentionMixer`.
     """
 
     def __init__(self, in_features: int, num_classes: int, width: int):

@@ -67,13 +67,13 @@ class SomeImages:
         self.images = images
         self.chosen = chosen
 
+    def __len__(self) -> int:
+        return len(self.chosen)
+
     @property
     def size(self) -> Size:
         """Height and width of each image in pixels."""
         return self.images.size
-
-    def __len__(self) -> int:
-        return len(self.chosen)
 
     def thumbnails(self, numbers: Tensor, shrink: int) -> Tensor:
         """Return shrunk images; `numbers` are indices (B,) into the selection."""

@@ -14,9 +14,7 @@ def energy_inside(explanation: Explanation, truth: Tensor) -> Tensor:
     uniform explanation, the value is the relative area of the region. It is NaN if the region is
     empty or no heat is positive.
 
-    Args:
-        explanation: explanation of B images of H x W pixels, with maps or patches.
-        truth: (B, H, W) or (B, 1, H, W), above 0 in the annotated region.
+    `truth`, (B, H, W) or (B, 1, H, W), is above 0 in the annotated region.
 
     Raises:
         ValueError: the shapes do not match, or there is no heat.

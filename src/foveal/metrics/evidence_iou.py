@@ -16,9 +16,7 @@ def evidence_iou(explanation: Explanation, truth: Tensor) -> Tensor:
     hottest pixels, as many as the region has, so that no threshold is needed. The value is NaN if
     the region is empty.
 
-    Args:
-        explanation: explanation of B images of H x W pixels, with maps or patches.
-        truth: (B, H, W) or (B, 1, H, W), above 0 in the annotated region.
+    `truth`, (B, H, W) or (B, 1, H, W), is above 0 in the annotated region.
 
     Raises:
         ValueError: the shapes do not match, or there is no heat.

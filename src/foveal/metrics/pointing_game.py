@@ -16,9 +16,7 @@ def pointing_game(explanation: Explanation, truth: Tensor) -> Tensor:
     them inside, which is the expected value if one of them were drawn at random. For a uniform
     explanation, the value is the relative area of the region. It is NaN if the region is empty.
 
-    Args:
-        explanation: explanation of B images of H x W pixels, with maps or patches.
-        truth: (B, H, W) or (B, 1, H, W), above 0 in the annotated region.
+    `truth`, (B, H, W) or (B, 1, H, W), is above 0 in the annotated region.
 
     Raises:
         ValueError: the shapes do not match, or there is no heat.

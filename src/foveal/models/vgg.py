@@ -16,11 +16,7 @@ class VGG16(PooledNet):
     and 1000 classes, are replaced by the mean over all positions and one linear layer. There are
     14.7 million parameters.
 
-    Args:
-        in_channels: channels of the images.
-        num_classes: number of classes.
-        dropout: fraction of features dropped in training before the last layer.
-        inputs: the images that the model expects.
+    The arguments are those of `SmallCNN`, except its widths.
     """
 
     name = "vgg16"

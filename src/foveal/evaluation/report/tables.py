@@ -50,13 +50,7 @@ def latex_table(
 def markdown_table(
     heads: Sequence[str], columns: Sequence[Column], rows: Sequence[Mapping[str, object]]
 ) -> str:
-    """Return rows as a Markdown table, with names as code.
-
-    Args:
-        heads: keys in `rows` of the columns of names on the left, which are also their headings.
-        columns: columns of figures on the right, formatted as in the HTML report.
-        rows: names and figures of each row, by key.
-    """
+    """Return rows as a Markdown table, with names as code; see `latex_table` for the arguments."""
     lines = [
         [*heads, *(column.heading for column in columns)],
         [*("---" for _ in heads), *("---:" for _ in columns)],

@@ -93,10 +93,7 @@ def _choose_pretrained(survey: Survey, family: str, data: str) -> Choice:
         augment=Augment(flip=True),
         training=replace(training, linear_start=True),
     )
-    size = (
-        f"resized to {_SHORT_SIDE_PX} pixels on the short side, keeping the aspect ratio, from "
-        f"{_sides_text(survey)}"
-    )
+    size = _size_text(_SHORT_SIDE_PX, survey)
     schedule = (
         "starts as a linear layer; then the last depth is tuned too, on features of the frozen "
         "depths that are computed once, also for mirrored images"
@@ -135,10 +132,7 @@ def _choose_crops(survey: Survey, data: str) -> Choice:
         f"focus: the whole image at {_CROP_PX} pixels and {_CROP_COUNT} closer crops, each encoded "
         "separately by a pretrained EfficientNet-Lite0, with exact contributions"
     )
-    size = (
-        f"resized to {side} pixels on the short side, keeping the aspect ratio, from "
-        f"{_sides_text(survey)}"
-    )
+    size = _size_text(side, survey)
     schedule = (
         "the detector first learns on features of all candidate crops, which are computed once; "
         "then the last depth is tuned with it"
@@ -191,6 +185,12 @@ def _choose_from_scratch(survey: Survey, family: str, data: str) -> Choice:
     )
     reasons = (why_model, why_size, why_channels, why_augment, *why_balance)
     return Choice(recipe, reasons)
+
+
+def _size_text(side: int, survey: Survey) -> str:
+    """Return a reason about the size to which photographs are resized."""
+    sides = _sides_text(survey)
+    return f"resized to {side} pixels on the short side, keeping the aspect ratio, from {sides}"
 
 
 def _sides_text(survey: Survey) -> str:
