@@ -313,18 +313,16 @@ def draw_pictures() -> None:
 
 def draw_comparisons() -> None:
     """Draw the plots of docs/report.md from the results of `make report`."""
-    from foveal.evaluation.report.compare_page import judged_points
-    from foveal.plotting import frontier, judged_curves, save_figure
+    from foveal.evaluation.report.compare_page import result_plots
+    from foveal.plotting import save_figure
 
     for path in sorted((ROOT / "benchmarks" / "results" / "models").glob("*.json")):
         results = read_json(path)
-        rows = results["models"]
-        points = [(row["model"], row["evidence_fraction"], row["accuracy"]) for row in rows]
-        plots = {"accuracy-evidence": frontier(points)}
-        if judged := judged_points(results["explanations"]):
-            plots["judged-evidence"] = judged_curves(judged)
-        for name, figure in plots.items():
-            save_figure(figure, ROOT / "docs" / "images" / f"{path.stem}-{name}.png")
+        plots = result_plots(results["models"], results["explanations"])
+        for name in ("accuracy-evidence", "judged-evidence"):
+            if name in plots:
+                picture = ROOT / "docs" / "images" / f"{path.stem}-{name}.png"
+                save_figure(plots[name], picture)
 
 
 def draw_photograph(path: Path) -> None:

@@ -71,8 +71,7 @@ def hits(heat: Tensor, regions: list[Tensor], corners: Tensor, side: int) -> Ten
     best = crop_sums(heat, corners, side).argmax(dim=1)
     is_hit = []
     for masks, index in zip(regions, best.tolist(), strict=True):
-        inside = crop_sums(masks, corners[index : index + 1], side)[:, 0]
-        is_hit.append(bool((inside >= masks.sum(dim=(1, 2)) / 2).any()))
+        is_hit.append(bool(candidate_hits(masks, corners, side)[index]))
     return torch.tensor(is_hit)
 
 

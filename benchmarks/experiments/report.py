@@ -33,7 +33,6 @@ SCRIPTS = (
     "benchmarks/experiments/planted",
     "tools/figures",
 )
-PLOTS = ("accuracy-evidence", "judged-evidence")
 
 
 def main() -> None:
@@ -46,7 +45,7 @@ def main() -> None:
         "--out", type=Path, default=Path("report"), help="folder of the complete reports"
     )
     options = parser.parse_args()
-    results, pictures = ROOT / "benchmarks" / "results" / "models", ROOT / "docs" / "images"
+    results = ROOT / "benchmarks" / "results" / "models"
     results.mkdir(parents=True, exist_ok=True)
     for data, kinds in COMPARED.items():
         models = [f"{data}-{kind}" for kind in kinds if f"{data}-{kind}" in zoo.names()]
@@ -63,10 +62,6 @@ def main() -> None:
             )
         print(write_comparison(comparison, options.out / data), flush=True)
         shutil.copy(options.out / data / "results.json", results / f"{data}.json")
-        for plot in PLOTS:
-            source = options.out / data / "plots" / f"{plot}.png"
-            if source.is_file():
-                shutil.copy(source, pictures / f"{data}-{plot}.png")
     for script in SCRIPTS:
         subprocess.run([sys.executable, ROOT / f"{script}.py"], check=True, cwd=ROOT)
 

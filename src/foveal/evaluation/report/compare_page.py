@@ -52,7 +52,7 @@ def write_comparison(comparison: Comparison, out: str | Path) -> Path:
         candidate.name: observe_all(candidate.network, comparison.test.images).logits
         for candidate in comparison.candidates
     }
-    plots = _plots(comparison, logits)
+    plots = _plots(comparison)
     for name, figure in plots.items():
         for extension in ("png", "svg"):
             _save(figure, out / "plots" / f"{name}.{extension}")
@@ -107,22 +107,9 @@ def _heading(row: Mapping[str, Any]) -> str:
     return row["model"] if row["method"] == OWN else f"{row['model']} {row['method']}"
 
 
-def _plots(comparison: Comparison, logits: Mapping[str, Tensor]) -> dict[str, "Figure"]:
+def _plots(comparison: Comparison) -> dict[str, "Figure"]:
     """Return the plots by file name without extension; those without any data are left out."""
-    rows = comparison.models
-    plots = {
-        "accuracy-evidence": plotting.frontier(
-            [(row["model"], row["evidence_fraction"], row["accuracy"]) for row in rows]
-        ),
-        "accuracy-macs": plotting.frontier(
-            [(row["model"], row["macs"], row["accuracy"]) for row in rows],
-            "multiply-adds per image",
-            logarithmic=True,
-        ),
-    }
-    points = judged_points(comparison.explanations)
-    if points:
-        plots["judged-evidence"] = plotting.judged_curves(points)
+    plots = result_plots(comparison.models, comparison.explanations)
     curves = {candidate.name: zoo.curve(candidate.name) for candidate in comparison.candidates}
     accuracy_curves = {
         name: curve for name, curve in curves.items() if curve and "val_accuracy" in curve
@@ -132,7 +119,27 @@ def _plots(comparison: Comparison, logits: Mapping[str, Tensor]) -> dict[str, "F
     return plots
 
 
-def judged_points(
+def result_plots(
+    models: Sequence[Mapping[str, Any]], explanations: Sequence[Mapping[str, Any]]
+) -> dict[str, "Figure"]:
+    """Return the plots of measured rows, `models` and `explanations` of a `Comparison`, by name."""
+    plots = {
+        "accuracy-evidence": plotting.frontier(
+            [(row["model"], row["evidence_fraction"], row["accuracy"]) for row in models]
+        ),
+        "accuracy-macs": plotting.frontier(
+            [(row["model"], row["macs"], row["accuracy"]) for row in models],
+            "multiply-adds per image",
+            logarithmic=True,
+        ),
+    }
+    points = _judged_points(explanations)
+    if points:
+        plots["judged-evidence"] = plotting.judged_curves(points)
+    return plots
+
+
+def _judged_points(
     explanations: Sequence[Mapping[str, Any]],
 ) -> dict[str, list[tuple[float, float]]]:
     """Return pairs (fraction of pixels shown, accuracy of the judge) for each explanation.
